@@ -1,0 +1,206 @@
+import { DurableObject } from 'cloudflare:workers'
+import { parseConfig } from '../mcp/config.ts'
+import { createLog, type Log } from '../mcp/log.ts'
+import { systemClock } from '../mcp/session/clock.ts'
+import {
+  eventId,
+  randomText,
+  type Principal,
+  type SessionId,
+  type StreamId,
+} from '../mcp/session/ids.ts'
+import { refusalOf } from '../mcp/session/refusal.ts'
+import { eventsOf, type Answer, type Opened, type Post } from '../mcp/session/router.ts'
+import {
+  openSession,
+  restoreRuntime,
+  type RuntimeOptions,
+  type SessionRuntime,
+} from '../mcp/session/runtime.ts'
+import { parseState } from '../mcp/session/record.ts'
+import { locate } from '../mcp/session/streams.ts'
+import type { Pack } from '../mcp/session/tool.ts'
+import type { Env } from './env.ts'
+import { countSessions, reportSession } from './session-index.ts'
+import { createSqliteStore, type ObjectStore } from './sqlite-store.ts'
+import { DETACHED, ENDED, FOLLOWED_FROM, LAST_EVENT_ID, packEvent, PRINCIPAL, SUPERSEDED } from './wire.ts'
+
+// How far behind the record of a session's last use may be: one row a minute for a session that
+// only reads, and none within it.
+const TOUCH_MS = 60_000
+
+/**
+ * Holds one session. The Worker calls it by RPC, one call a POST, and follows its streams over
+ * WebSockets. Evicted, reset or updated at any time: what is not in storage is not the session.
+ */
+export abstract class SessionObject extends DurableObject<Env> {
+  /** What the server offers. */
+  protected abstract readonly pack: Pack
+
+  readonly #config
+  readonly #store: ObjectStore
+  readonly #log: Log
+  // A new name after every eviction, so that a restore can be seen in a result.
+  readonly #instance = `object-${randomText(3)}`
+  readonly #startedAt = Date.now()
+  #runtime: Promise<SessionRuntime | undefined> | undefined
+  #reportedAt = 0
+
+  // Runs again after every eviction, so nothing here may write.
+  constructor(ctx: DurableObjectState, env: Env) {
+    super(ctx, env)
+    this.#config = parseConfig(env)
+    const { ttlMs, record } = this.#config
+    this.#log = createLog((line) => console.log(line), this.#instance)
+    this.#store = createSqliteStore(ctx.storage, { ...record, ttlMs, now: Date.now, touchMs: TOUCH_MS })
+  }
+
+  async open(post: Post): Promise<Opened> {
+    const opened = await openSession(post, this.#options())
+    if (opened.kind !== 'opened') return opened
+    this.#runtime = Promise.resolve(opened.runtime)
+    return { kind: 'opened', id: this.#id, body: opened.body }
+  }
+
+  async deliver(post: Post): Promise<Answer> {
+    const runtime = await this.#find(post.principal)
+    if (runtime === undefined) return { kind: 'gone' }
+    const answer = runtime.deliver(post)
+    // The call goes on when the client that asked has gone.
+    this.ctx.waitUntil(answer.then(() => runtime.idle()))
+    this.ctx.waitUntil(answer.then(() => this.#report(runtime)))
+    return answer
+  }
+
+  async end(principal: Principal): Promise<boolean> {
+    const runtime = await this.#find(principal)
+    if (runtime === undefined) return false
+    await this.#store.drop(this.#id)
+    await this.#close(runtime, 'deleted')
+    return true
+  }
+
+  /** The state as JSON, for another session of the same principal. */
+  async stateOf(principal: Principal): Promise<string | undefined> {
+    const record = await this.#store.load(this.#id)
+    return record?.principal === principal ? JSON.stringify(record.state) : undefined
+  }
+
+  /** Follows a stream: see `wire.ts`. */
+  override async fetch(request: Request): Promise<Response> {
+    const runtime = await this.#find(request.headers.get(PRINCIPAL) as Principal)
+    if (runtime === undefined) return new Response(null, { status: 404 })
+    try {
+      const lastEventId = request.headers.get(LAST_EVENT_ID) ?? undefined
+      const start = await locate(this.#store, this.#id, runtime.record, lastEventId)
+      await runtime.closeOrphan(start.stream)
+      const { 0: client, 1: server } = new WebSocketPair()
+      this.#let(start.stream, SUPERSEDED)
+      this.ctx.acceptWebSocket(server, [start.stream])
+      server.serializeAttachment(start.after)
+      if (start.ended) server.close(ENDED)
+      else await this.#pump(start.stream)
+      const headers = { [FOLLOWED_FROM]: eventId(start) }
+      return new Response(null, { status: 101, webSocket: client, headers })
+    } catch (error) {
+      const refused = refusalOf(error, this.#log)
+      if (refused.kind === 'gone') return new Response(null, { status: 404 })
+      return new Response(refused.body, { status: refused.status })
+    }
+  }
+
+  override async webSocketMessage(): Promise<void> {
+    // The Worker has nothing to say: it listens.
+  }
+
+  override async webSocketClose(socket: WebSocket, code: number): Promise<void> {
+    socket.close(code === 1005 || code === 1006 ? 1000 : code)
+  }
+
+  override async alarm(): Promise<void> {
+    if (await this.#store.tick(this.ctx.getWebSockets().length > 0)) return
+    await this.#close(await this.#runtime, 'expired')
+  }
+
+  get #id(): SessionId {
+    return this.ctx.id.toString() as SessionId
+  }
+
+  async #find(principal: Principal): Promise<SessionRuntime | undefined> {
+    this.#runtime ??= this.#restore()
+    const runtime = await this.#runtime
+    if (runtime === undefined) this.#runtime = undefined
+    return runtime?.record.principal === principal ? runtime : undefined
+  }
+
+  async #restore(): Promise<SessionRuntime | undefined> {
+    const record = await this.#store.load(this.#id)
+    return record && restoreRuntime(record, this.#options())
+  }
+
+  async #close(runtime: SessionRuntime | undefined, why: 'deleted' | 'expired'): Promise<void> {
+    this.#runtime = undefined
+    for (const socket of this.ctx.getWebSockets()) socket.close(ENDED)
+    await runtime?.close()
+    this.#log({ event: 'session_ended', session: this.#id, why })
+    if (this.#reportedAt > 0) await reportSession(this.env.INDEX, this.#id, 0)
+  }
+
+  /** Sends a stream's new entries to whoever follows it. */
+  async #pump(stream: StreamId): Promise<void> {
+    const socket = this.#follower(stream)
+    if (socket === undefined) return
+    const after: number = socket.deserializeAttachment()
+    const stored = await this.#store.entries(this.#id, stream, after)
+    // Another pump may have come first while this one was reading.
+    if (stored === undefined || socket.deserializeAttachment() !== after) return
+    socket.serializeAttachment(stored.at + stored.entries.length - 1)
+    for (const event of eventsOf(stream, stored)) socket.send(packEvent(event))
+    if (stored.entries.at(-1)?.kind === 'end') socket.close(ENDED)
+  }
+
+  #follower(stream: StreamId): WebSocket | undefined {
+    return this.ctx.getWebSockets(stream).find(({ readyState }) => readyState === WebSocket.OPEN)
+  }
+
+  #let(stream: StreamId, code: number): void {
+    this.#follower(stream)?.close(code)
+  }
+
+  /** Tells the index of sessions, once the session has state. */
+  async #report({ record }: SessionRuntime): Promise<void> {
+    const now = Date.now()
+    if (record.version === 0 || now - this.#reportedAt < TOUCH_MS) return
+    this.#reportedAt = now
+    await reportSession(this.env.INDEX, this.#id, now + this.#config.ttlMs + TOUCH_MS)
+  }
+
+  #options(): RuntimeOptions {
+    return {
+      id: this.#id,
+      pack: this.pack,
+      store: this.#store,
+      instance: this.#instance,
+      clock: systemClock,
+      log: this.#log,
+      status: { startedAt: this.#startedAt, countSessions: () => countSessions(this.env.INDEX) },
+      stateOf: async (id, principal) => {
+        const found = objectId(this.env.SESSIONS, id)
+        const text = found && (await this.env.SESSIONS.get(found).stateOf(principal))
+        return text === undefined ? undefined : parseState(text)
+      },
+      limits: this.#config.runtime,
+      grown: (stream) => void this.#pump(stream),
+      detach: (stream) => this.#let(stream, DETACHED),
+    }
+  }
+}
+
+/** The object of session `id`; `undefined`, with nothing woken, for an id that was not minted. */
+export function objectId(sessions: Env['SESSIONS'], id: string): DurableObjectId | undefined {
+  try {
+    return sessions.idFromString(id)
+  } catch {
+    return undefined
+  }
+}

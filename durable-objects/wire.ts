@@ -1,0 +1,28 @@
+/**
+ * How the Worker follows a stream of an object: a WebSocket that the object may sleep behind.
+ * Worker and object may be of different releases for a while, so this only ever grows.
+ */
+
+// Request headers of the upgrade.
+export const PRINCIPAL = 'holdfast-principal'
+export const LAST_EVENT_ID = 'last-event-id'
+/** Response header of the upgrade: the event id behind which the stream is followed. */
+export const FOLLOWED_FROM = 'holdfast-followed-from'
+
+// Why the object closes the socket. Anything else is no end, and the Worker comes back.
+/** The stream is complete, or its session is over. */
+export const ENDED = 4000
+/** Another request follows the stream now. */
+export const SUPERSEDED = 4001
+/** The client is to come back for the rest. */
+export const DETACHED = 4002
+
+/** One event as one message: its id, a line feed, its JSON. */
+export function packEvent({ id, data }: { readonly id: string; readonly data: string }): string {
+  return `${id}\n${data}`
+}
+
+export function unpackEvent(message: string): { id: string; data: string } {
+  const at = message.indexOf('\n')
+  return { id: message.slice(0, at), data: message.slice(at + 1) }
+}

@@ -1,0 +1,187 @@
+import { Hono } from 'hono'
+import { httpStatusOf, isServerError, rpcErrorOf, ServerError, sessionNotFound } from '../errors.ts'
+import type { Log } from '../log.ts'
+import { parseInitialize } from '../session/message.ts'
+import type { EventId, Principal, SessionId } from '../session/ids.ts'
+import type { Answer, Post, SessionRouter } from '../session/router.ts'
+import { readBody } from './body.ts'
+import {
+  checkCaller,
+  checkGet,
+  checkPost,
+  checkProtocolVersion,
+  sessionIdOf,
+  type AllowList,
+} from './headers.ts'
+import type { HttpLimits } from './limits.ts'
+import type { Authenticate } from './principal.ts'
+import { streamResponse, type SseOptions } from './sse.ts'
+
+export interface AppOptions extends Omit<SseOptions, 'maxBufferedBytes'> {
+  readonly router: SessionRouter
+  readonly authenticate: Authenticate
+  readonly allowed: AllowList
+  readonly limits: HttpLimits
+  readonly instance: string
+  readonly log: Log
+  /** True while the store can be reached. */
+  readonly reachesStore: () => Promise<boolean>
+}
+
+const METHODS = ['GET', 'POST', 'DELETE']
+
+/** The HTTP surface, the same on every topology: all rules for headers, bodies and origins. */
+export function createApp(options: AppOptions): Hono {
+  const { router, instance, log, allowed } = options
+  const app = new Hono()
+
+  app.get('/live', (c) => c.json({ status: 'ok', instance }))
+  for (const path of ['/health', '/ready']) {
+    app.get(path, async (c) => {
+      if (await options.reachesStore()) return c.json({ status: 'ok', instance })
+      return c.json({ status: 'degraded', instance, store: 'unreachable' }, 503)
+    })
+  }
+
+  app.use('/mcp', async (c, next) => {
+    checkCaller(c.req.raw, allowed)
+    await next()
+  })
+
+  app.post('/mcp', async (c) => {
+    const request = c.req.raw
+    checkPost(request)
+    const id = sessionIdOf(request)
+    const principal = await authenticated(request, options)
+    const post = await readPost(request, principal, options)
+    if (id === undefined) return open(post, router)
+    return respond(await router.deliver(id, post), id, principal, options)
+  })
+
+  app.get('/mcp', async (c) => {
+    const request = c.req.raw
+    checkGet(request)
+    const id = requireSessionId(request)
+    const principal = await authenticated(request, options)
+    const lastEventId = request.headers.get('last-event-id') ?? undefined
+    return follow(id, principal, lastEventId, options)
+  })
+
+  app.delete('/mcp', async (c) => {
+    const request = c.req.raw
+    checkProtocolVersion(request)
+    const id = requireSessionId(request)
+    const principal = await authenticated(request, options)
+    if (await router.end(id, principal)) return new Response(null)
+    throw sessionNotFound()
+  })
+
+  app.all('/mcp', () => {
+    const error = new ServerError('method_not_allowed', `Method not allowed: use ${METHODS.join(', ')}`)
+    return errorResponse(error, { allow: METHODS.join(', ') })
+  })
+
+  app.notFound((c) => c.json({ error: 'Not found' }, 404))
+  app.onError((error) => {
+    if (error instanceof Refusal) return error.response
+    if (isServerError(error)) return errorResponse(error)
+    log({ event: 'request_failed', message: String(error) })
+    return errorResponse(new ServerError('internal_error', 'Internal error'))
+  })
+  return app
+}
+
+async function readPost(request: Request, principal: Principal, options: AppOptions): Promise<Post> {
+  const body = await readBody(request, options.limits.maxBodyBytes)
+  const idempotencyKey = request.headers.get('idempotency-key') ?? undefined
+  return { principal, body, idempotencyKey }
+}
+
+async function open(post: Post, router: SessionRouter): Promise<Response> {
+  // Before the router is asked, so that nothing is made for what can't begin a session.
+  parseInitialize(post.body)
+  const opened = await router.open(post)
+  switch (opened.kind) {
+    case 'opened':
+      return json(opened.body, 200, opened.id)
+    case 'refused':
+      return json(opened.body, opened.status)
+    case 'gone':
+      throw sessionNotFound()
+  }
+}
+
+async function respond(
+  answer: Answer,
+  id: SessionId,
+  principal: Principal,
+  options: AppOptions,
+): Promise<Response> {
+  switch (answer.kind) {
+    case 'reply':
+      return json(answer.body, 200, id)
+    case 'accepted':
+      return new Response(null, { status: 202, headers: { 'mcp-session-id': id } })
+    case 'stream':
+      return follow(id, principal, answer.after, options)
+    case 'refused':
+      return json(answer.body, answer.status)
+    case 'gone':
+      throw sessionNotFound()
+  }
+}
+
+async function follow(
+  id: SessionId,
+  principal: Principal,
+  lastEventId: EventId | string | undefined,
+  { router, limits, ...options }: AppOptions,
+): Promise<Response> {
+  const stop = new AbortController()
+  const request = { ...(lastEventId !== undefined && { lastEventId }), signal: stop.signal }
+  const following = await router.follow(id, principal, request)
+  switch (following.kind) {
+    case 'following': {
+      const response = streamResponse(following, { ...options, ...limits }, stop)
+      response.headers.set('mcp-session-id', id)
+      return response
+    }
+    case 'refused':
+      return json(following.body, following.status)
+    case 'gone':
+      throw sessionNotFound()
+  }
+}
+
+function requireSessionId(request: Request): SessionId {
+  const id = sessionIdOf(request)
+  if (id !== undefined) return id
+  const why = 'the mcp-session-id header is missing'
+  throw new ServerError('session_required', `Bad Request: ${why}`)
+}
+
+async function authenticated(request: Request, { authenticate }: AppOptions): Promise<Principal> {
+  const caller = await authenticate(request)
+  if (caller instanceof Response) throw new Refusal(caller)
+  return caller
+}
+
+/** A refusal that is a whole response already. */
+class Refusal extends Error {
+  readonly response: Response
+
+  constructor(response: Response) {
+    super('Refused')
+    this.response = response
+  }
+}
+
+function json(body: string, status: number, id?: SessionId): Response {
+  const headers = { 'content-type': 'application/json', ...(id && { 'mcp-session-id': id }) }
+  return new Response(body, { status, headers })
+}
+
+function errorResponse(error: ServerError, headers: Record<string, string> = {}): Response {
+  const body = { jsonrpc: '2.0', id: null, error: rpcErrorOf(error) }
+  return Response.json(body, { status: httpStatusOf(error.code), headers })
+}

@@ -1,0 +1,89 @@
+import { isJsonContentType, SUPPORTED_PROTOCOL_VERSIONS } from '@modelcontextprotocol/server'
+import { ServerError } from '../errors.ts'
+import type { SessionId } from '../session/ids.ts'
+
+/** Who may ask: names a browser may have been pointed at, and pages that may call. */
+export interface AllowList {
+  /** Host names without port; `*.example.com` stands for every name below example.com. */
+  readonly hosts: readonly string[]
+  /** Whole origins, such as `https://app.example.com`; those on an allowed host need no mention. */
+  readonly origins: readonly string[]
+}
+
+const SESSION_ID = /^[\x21-\x7e]{1,128}$/
+
+/** Against DNS rebinding: a page that resolves its own name to this server is not let in. */
+export function checkCaller(request: Request, allowed: AllowList): void {
+  const host = request.headers.get('host')
+  if (host !== null && !isAllowed(hostnameOf(`http://${host}`), allowed.hosts)) {
+    throw new ServerError('host_forbidden', 'Cannot serve request: its Host is not allowed')
+  }
+  const origin = request.headers.get('origin')
+  if (origin === null || allowed.origins.includes(origin)) return
+  if (!isAllowed(hostnameOf(origin), allowed.hosts)) {
+    throw new ServerError('origin_forbidden', 'Cannot serve request: its Origin is not allowed')
+  }
+}
+
+export function checkPost(request: Request): void {
+  checkContent(request)
+  // Both, in every revision with sessions: the answer may be either.
+  checkAccept(request, ['application/json', 'text/event-stream'])
+  checkProtocolVersion(request)
+}
+
+export function checkGet(request: Request): void {
+  checkAccept(request, ['text/event-stream'])
+  checkProtocolVersion(request)
+}
+
+export function checkProtocolVersion(request: Request): void {
+  const version = request.headers.get('mcp-protocol-version')
+  if (version === null || SUPPORTED_PROTOCOL_VERSIONS.includes(version)) return
+  throw new ServerError(
+    'protocol_version_unsupported',
+    `Bad Request: Unsupported protocol version (supported: ${SUPPORTED_PROTOCOL_VERSIONS.join(', ')})`,
+  )
+}
+
+/** `undefined` if the header is missing; throws if it can't be one id. */
+export function sessionIdOf(request: Request): SessionId | undefined {
+  const text = request.headers.get('mcp-session-id')
+  if (text === null) return undefined
+  if (text.includes(',')) {
+    throw new ServerError('invalid_request', 'Cannot use mcp-session-id: there is more than one')
+  }
+  if (!SESSION_ID.test(text)) throw new ServerError('session_not_found', 'Session not found')
+  return text as SessionId
+}
+
+function checkContent({ headers }: Request): void {
+  const type = headers.get('content-type') ?? ''
+  const charset = /;\s*charset\s*=\s*"?([^\s";]+)/i.exec(type)?.[1]?.toLowerCase() ?? 'utf-8'
+  const encoding = headers.get('content-encoding') ?? 'identity'
+  if (isJsonContentType(type) && charset === 'utf-8' && encoding === 'identity') return
+  const why = 'it must be application/json in UTF-8, not compressed'
+  throw new ServerError('media_type_unsupported', `Cannot read body: ${why}`)
+}
+
+function checkAccept({ headers }: Request, types: readonly string[]): void {
+  const accepted = (headers.get('accept') ?? '').split(',').map((part) => part.split(';')[0]?.trim())
+  if (types.every((type) => accepted.includes(type))) return
+  const why = `the client must accept ${types.join(' and ')}`
+  throw new ServerError('not_acceptable', `Not Acceptable: ${why}`)
+}
+
+/** The host name of what is an origin and nothing more; `undefined` for anything else. */
+function hostnameOf(origin: string): string | undefined {
+  if (!URL.canParse(origin)) return undefined
+  const url = new URL(origin)
+  const plain = url.username === '' && url.password === '' && url.pathname === '/' && url.search === ''
+  return plain && /^https?:$/.test(url.protocol) ? url.hostname : undefined
+}
+
+function isAllowed(hostname: string | undefined, hosts: readonly string[]): boolean {
+  if (hostname === undefined) return false
+  return hosts.some((host) =>
+    host.startsWith('*.') ? hostname.endsWith(host.slice(1)) : hostname === host,
+  )
+}

@@ -1,0 +1,107 @@
+import type {
+  CreateMessageRequestParamsBase,
+  CreateMessageResultWithTools,
+  ElicitRequestFormParams,
+  ElicitResult,
+  LoggingLevel,
+  ServerContext,
+} from '@modelcontextprotocol/server'
+import type { Status } from '../status.ts'
+import { sleep, type Clock } from './clock.ts'
+import type { Exchange } from './exchange.ts'
+import type { Principal } from './ids.ts'
+import type { StateOf } from './router.ts'
+import type { JsonValue, SessionState } from './state.ts'
+
+/**
+ * What a tool sees of the world, and the only way it may touch it. Everything here is either
+ * answered anew or recorded, so that a tool is a function of what its call tells it.
+ */
+export interface Call {
+  /** The id of the session the call belongs to. */
+  readonly session: string
+  /** Who serves the call: an instance of the fleet, or an object's incarnation on the edge. */
+  readonly instance: string
+  /** Aborted when the client cancels the call or the session ends. */
+  readonly signal: AbortSignal
+
+  /** The session's state. */
+  read(): Promise<SessionState>
+  /**
+   * Changes the state, once per logical call, and answers the new one. `change` must be pure: it
+   * runs again when another commit came first. What it throws fails the call and changes nothing.
+   */
+  update(change: (state: SessionState) => SessionState): Promise<SessionState>
+  /** The state of another session of the same principal; `undefined` if there is none. */
+  stateOf(session: string): Promise<SessionState | undefined>
+
+  /** Sends a log message on the call's stream, unless the client asked for graver ones only. */
+  log(level: LoggingLevel, text: string): Promise<void>
+  /** Sends progress on the call's stream, if the client gave a token for it. */
+  progress(done: number, total: number, message: string): Promise<void>
+  sleep(ms: number): Promise<void>
+  /** Milliseconds since the epoch. */
+  now(): Promise<number>
+  /** Of the whole server: how many sessions have state, and for how long this instance runs. */
+  status(): Promise<{ sessions: number; uptimeSeconds: number }>
+  /**
+   * Runs an effect outside the session's state and keeps its result: at least once. `fn` gets a
+   * key that is the same however often this step runs, to pass on to whoever can tell repeats.
+   */
+  step<T extends JsonValue>(name: string, fn: (key: string) => Promise<T>): Promise<T>
+  /** Asks the user to fill in a form. Throws if the client can't. */
+  elicit(form: ElicitRequestFormParams): Promise<ElicitResult>
+  /** Asks the client's model. Throws if the client can't. */
+  sample(request: CreateMessageRequestParamsBase): Promise<CreateMessageResultWithTools>
+}
+
+export interface CallOptions {
+  readonly session: string
+  readonly principal: Principal
+  readonly instance: string
+  readonly clock: Clock
+  readonly status: Status
+  readonly stateOf: StateOf
+  /** How long a question to the client may stay open. */
+  readonly askTimeoutMs: number
+}
+
+export function createCall(exchange: Exchange, ctx: ServerContext, options: CallOptions): Call {
+  const { session, principal, instance, clock, status, stateOf, askTimeoutMs } = options
+  const { mcpReq } = ctx
+  const ask = { relatedRequestId: mcpReq.id, timeout: askTimeoutMs, signal: mcpReq.signal }
+  let steps = 0
+
+  return {
+    session,
+    instance,
+    signal: mcpReq.signal,
+
+    read: () => exchange.read(),
+    update: (change) => exchange.update(change),
+    stateOf: (other) => (other === session ? exchange.read() : stateOf(other, principal)),
+
+    log: (level, text) => mcpReq.log(level, { msg: text, extra: null }),
+    async progress(done, total, message) {
+      const progressToken = mcpReq._meta?.progressToken
+      if (progressToken === undefined) return
+      const params = { progressToken, progress: done, total, message }
+      await mcpReq.notify({ method: 'notifications/progress', params })
+    },
+    async sleep(ms) {
+      await exchange.openStream()
+      await sleep(clock, ms, mcpReq.signal)
+    },
+    now: () => Promise.resolve(clock.now()),
+    async status() {
+      const uptimeSeconds = (clock.now() - status.startedAt) / 1000
+      return { sessions: await status.countSessions(), uptimeSeconds }
+    },
+    async step(name, fn) {
+      const stream = await exchange.openStream()
+      return fn(`${stream}/${++steps}/${name}`)
+    },
+    elicit: (form) => mcpReq.elicitInput(form, ask),
+    sample: (request) => mcpReq.requestSampling(request, ask),
+  }
+}

@@ -1,0 +1,267 @@
+import type { JSONRPCMessage, JSONRPCRequest, RequestId } from '@modelcontextprotocol/server'
+import { isServerError, ServerError } from '../errors.ts'
+import { createStreamId, eventId, type EventId, type StreamId } from './ids.ts'
+import { freeze, type SessionState } from './state.ts'
+import type {
+  Commit,
+  CommitOutcome,
+  Entry,
+  RecordedAnswer,
+  Reply,
+  RpcOutcome,
+  SessionRecord,
+  Settings,
+} from './store.ts'
+
+/** What an exchange needs of the session it is part of. */
+export interface ExchangeHost {
+  /** The session as this holder last saw it. */
+  readonly record: SessionRecord
+  load(): Promise<SessionRecord | undefined>
+  commit(commit: Commit): Promise<CommitOutcome>
+  /** Waits until no other update is open in this holder. Call what it answers to let the next in. */
+  turn(): Promise<() => void>
+  /** Runs `exchange` from its start, on a newly loaded record. */
+  rerun(exchange: Exchange): Promise<void>
+}
+
+/** What makes a call the same call when it is sent again. */
+export type Identity = Pick<Reply, 'key' | 'fingerprint' | 'attempt'>
+
+export type ExchangeAnswer =
+  | { readonly kind: 'reply'; readonly outcome: RpcOutcome }
+  | { readonly kind: 'stream'; readonly after: EventId }
+  | { readonly kind: 'failed'; readonly error: ServerError }
+
+/**
+ * One client request from its delivery to its answer. As long as it says nothing before its
+ * reply, all it does is one commit, made when the reply is known: new state and reply record.
+ * The first thing it says opens its stream; from then on each thing is committed as it comes.
+ */
+export class Exchange {
+  readonly request: JSONRPCRequest
+  readonly identity: Identity | undefined
+  readonly answer: Promise<ExchangeAnswer>
+  /** The number of its present run; what an earlier run still does is ignored. */
+  run = 0
+
+  readonly #host: ExchangeHost
+  readonly #resolve: (answer: ExchangeAnswer) => void
+  readonly #done = Promise.withResolvers<void>()
+  #stream: { readonly id: StreamId; next: number } | undefined
+  #staged: { readonly from: number; state: SessionState; readonly release: () => void } | undefined
+  #changeFailed = false
+  #over = false
+  #queue: Promise<unknown> = Promise.resolve()
+
+  constructor(request: JSONRPCRequest, identity: Identity | undefined, host: ExchangeHost) {
+    this.request = request
+    this.identity = identity
+    this.#host = host
+    const { promise, resolve } = Promise.withResolvers<ExchangeAnswer>()
+    this.answer = promise
+    this.#resolve = resolve
+  }
+
+  /** Resolves when the call is over, its stream included. */
+  get done(): Promise<void> {
+    return this.#done.promise
+  }
+
+  get stream(): StreamId | undefined {
+    return this.#stream?.id
+  }
+
+  restart(run: number): void {
+    this.run = run
+    this.#changeFailed = false
+  }
+
+  async read(): Promise<SessionState> {
+    this.#mustGoOn(this.run)
+    if (this.#staged !== undefined) return this.#staged.state
+    const record = await this.#host.load()
+    if (record === undefined) throw this.#fail(new ServerError('session_not_found', 'Session not found'))
+    return record.state
+  }
+
+  async update(change: (state: SessionState) => SessionState): Promise<SessionState> {
+    const { run } = this
+    this.#mustGoOn(run)
+    if (this.#staged !== undefined) return (this.#staged.state = freeze(change(this.#staged.state)))
+    const release = await this.#host.turn()
+    try {
+      this.#mustGoOn(run)
+      if (this.#stream !== undefined) return await this.#updateNow(change)
+      const { state, version } = this.#host.record
+      const next = freeze(change(state))
+      this.#staged = { from: version, state: next, release }
+      return next
+    } catch (error) {
+      this.#changeFailed = true
+      throw error
+    } finally {
+      if (this.#staged === undefined) release()
+    }
+  }
+
+  /** Sends a notification or question on the call's stream. */
+  async say(message: JSONRPCMessage): Promise<void> {
+    await this.#inOrder(() => this.#write([{ kind: 'message', message }]))
+  }
+
+  /** Answers the request with its stream, before there is anything to say. */
+  async openStream(): Promise<StreamId> {
+    await this.#inOrder(() => this.#write([]))
+    if (this.#stream === undefined) throw new Abandoned()
+    return this.#stream.id
+  }
+
+  /** Answers the request. `settings` are committed with the reply. */
+  async finish(outcome: RpcOutcome, settings?: Settings): Promise<void> {
+    await this.#inOrder(() => this.#finish(outcome, settings)).catch((error: unknown) => {
+      if (!(error instanceof Abandoned)) this.#fail(error)
+    })
+  }
+
+  /** Answers the request with `error` and lets go of what was not committed. */
+  async abort(error: ServerError | RpcOutcome): Promise<void> {
+    this.#unstage()
+    if (isServerError(error)) this.#fail(error)
+    else await this.finish(error)
+  }
+
+  async #finish(outcome: RpcOutcome, settings: Settings | undefined): Promise<void> {
+    if (this.#stream !== undefined) {
+      await this.#write([{ kind: 'end', message: respond(this.request.id, outcome) }])
+    } else if (this.#staged || settings || (this.#changeFailed && this.identity)) {
+      const reply = this.#replyRecord({ kind: 'reply', outcome })
+      await this.#commit({ ...this.#takeStaged(), ...reply, ...(settings && { settings }) })
+    } else if ((await this.#host.load()) === undefined) {
+      throw new ServerError('session_not_found', 'Session not found')
+    }
+    this.#settle({ kind: 'reply', outcome })
+  }
+
+  async #write(entries: readonly Entry[]): Promise<void> {
+    if (this.#stream !== undefined) {
+      if (entries.length === 0) return
+      await this.#commit({ append: [{ stream: this.#stream.id, at: this.#stream.next, entries }] })
+      this.#stream.next += entries.length
+      return
+    }
+    const stream = createStreamId()
+    const all = [{ kind: 'begin', request: this.request } as const, ...entries]
+    const reply = this.#replyRecord({ kind: 'stream', stream, id: this.request.id })
+    await this.#commit({ ...this.#takeStaged(), ...reply, append: [{ stream, at: 1, entries: all }] })
+    this.#stream = { id: stream, next: all.length + 1 }
+    this.#resolve({ kind: 'stream', after: eventId({ stream, after: 1 }) })
+  }
+
+  /** Once a call's stream is open its updates can't wait for the reply. */
+  async #updateNow(change: (state: SessionState) => SessionState): Promise<SessionState> {
+    for (let record: SessionRecord | undefined = this.#host.record; record !== undefined; ) {
+      const state = freeze(change(record.state))
+      const outcome = await this.#host.commit({ change: { from: record.version, state } })
+      if (outcome.kind === 'committed') return state
+      record = await this.#host.load()
+    }
+    throw this.#fail(new ServerError('session_not_found', 'Session not found'))
+  }
+
+  async #commit({ staged, ...commit }: Commit & { staged?: () => void }): Promise<void> {
+    try {
+      const outcome = await this.#host.commit(commit)
+      switch (outcome.kind) {
+        case 'committed':
+          return
+        case 'answered':
+          this.#settle(answerFrom(outcome.reply, this.identity))
+          break
+        case 'conflict':
+          // Before the first word nobody has seen anything of this run; after it, a conflict
+          // means that another holder runs this call.
+          if (this.#stream === undefined) await this.#host.rerun(this)
+          else this.#settle({ kind: 'failed', error: interrupted() })
+          break
+        case 'gone':
+          throw new ServerError('session_not_found', 'Session not found')
+      }
+    } catch (error) {
+      throw this.#fail(error)
+    } finally {
+      staged?.()
+    }
+    throw new Abandoned()
+  }
+
+  #replyRecord(answer: RecordedAnswer): { reply?: Reply } {
+    return this.identity === undefined ? {} : { reply: { ...this.identity, answer } }
+  }
+
+  #takeStaged(): Pick<Commit, 'change'> & { staged?: () => void } {
+    if (this.#staged === undefined) return {}
+    const { from, state, release } = this.#staged
+    this.#staged = undefined
+    return { change: { from, state }, staged: release }
+  }
+
+  #unstage(): void {
+    this.#takeStaged().staged?.()
+  }
+
+  /** What is said and done becomes visible in the order in which it was said and done. */
+  #inOrder(act: () => Promise<void>): Promise<void> {
+    const { run } = this
+    const done = this.#queue.then(() => {
+      this.#mustGoOn(run)
+      return act()
+    })
+    this.#queue = done.catch(() => undefined)
+    return done
+  }
+
+  #mustGoOn(run: number): void {
+    if (this.#over || run !== this.run) throw new Abandoned()
+  }
+
+  #fail(error: unknown): Error {
+    const known = isServerError(error) ? error : new ServerError('internal_error', 'Internal error')
+    this.#settle({ kind: 'failed', error: known })
+    return error instanceof Error ? error : known
+  }
+
+  #settle(answer: ExchangeAnswer): void {
+    this.#over = true
+    this.#unstage()
+    this.#resolve(answer)
+    this.#done.resolve()
+  }
+}
+
+/** Thrown into a run that nobody waits for any more. */
+class Abandoned extends Error {
+  constructor() {
+    super('Cannot go on: this run of the call is over')
+  }
+}
+
+export function interrupted(): ServerError {
+  return new ServerError('call_interrupted', 'Cannot finish call: the process that ran it ended')
+}
+
+export function respond(id: RequestId, outcome: RpcOutcome): JSONRPCMessage {
+  return { jsonrpc: '2.0', id, ...outcome } as JSONRPCMessage
+}
+
+function answerFrom(reply: Reply, identity: Identity | undefined): ExchangeAnswer {
+  if (reply.fingerprint !== identity?.fingerprint) return { kind: 'failed', error: keyConflict() }
+  const { answer } = reply
+  if (answer.kind === 'reply') return answer
+  return { kind: 'stream', after: eventId({ stream: answer.stream, after: 1 }) }
+}
+
+export function keyConflict(): ServerError {
+  const why = 'it was used for a call with other arguments'
+  return new ServerError('idempotency_key_conflict', `Cannot use idempotency key again: ${why}`)
+}

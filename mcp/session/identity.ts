@@ -1,0 +1,44 @@
+import type { JSONRPCRequest } from '@modelcontextprotocol/server'
+import { ServerError } from '../errors.ts'
+import type { Identity } from './exchange.ts'
+import type { Post } from './router.ts'
+
+const META_KEY = 'dev.holdfast/idempotency-key'
+const MAX_KEY_LENGTH = 128
+
+/**
+ * What makes `request` the same call when it is sent again: the client's idempotency key, or the
+ * router's own. Never the JSON-RPC id: clients restart it, and some send 1 for everything.
+ */
+export async function identify(request: JSONRPCRequest, post: Post): Promise<Identity | undefined> {
+  if (request.method !== 'tools/call') return undefined
+  const { params } = request
+  const key = params?._meta?.[META_KEY] ?? params?.['idempotencyKey'] ?? post.idempotencyKey
+  const { attempt } = post
+  if (key !== undefined) return { key: `client/${checkKey(key)}`, fingerprint: await fingerprint(params) }
+  if (attempt === undefined) return undefined
+  const { sender, number } = attempt
+  const own = { key: `router/${sender}/${number}`, attempt: { sender, number } }
+  return { ...own, fingerprint: await fingerprint(params) }
+}
+
+function checkKey(key: unknown): string {
+  if (typeof key === 'string' && key !== '' && key.length <= MAX_KEY_LENGTH) return key
+  const why = `it must be a string of 1 to ${MAX_KEY_LENGTH} characters`
+  throw new ServerError('invalid_request', `Cannot use idempotency key: ${why}`)
+}
+
+/** The tool and its arguments, whatever the order of their keys: as text if short, else hashed. */
+async function fingerprint(params: JSONRPCRequest['params']): Promise<string> {
+  const text = canonical([params?.['name'], params?.['arguments'] ?? {}])
+  if (text.length <= 120) return text
+  const hash = await crypto.subtle.digest('SHA-256', new TextEncoder().encode(text))
+  return btoa(String.fromCharCode(...new Uint8Array(hash)))
+}
+
+function canonical(value: unknown): string {
+  return JSON.stringify(value, (_key, part: unknown) => {
+    if (typeof part !== 'object' || part === null || Array.isArray(part)) return part
+    return Object.fromEntries(Object.entries(part).toSorted(([a], [b]) => (a < b ? -1 : 1)))
+  })
+}

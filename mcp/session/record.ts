@@ -1,0 +1,117 @@
+import * as z from 'zod'
+import type { Commit, CommitOutcome, Reply, SessionRecord } from './store.ts'
+import { parseStreamId, type Principal, type StreamId } from './ids.ts'
+import type { JsonObject, SessionState } from './state.ts'
+
+/** What a store keeps of a session beside its streams. */
+export interface StoredSession extends SessionRecord {
+  /** Milliseconds since the epoch. */
+  readonly seenAt: number
+  readonly replies: readonly DatedReply[]
+}
+
+export type DatedReply = Reply & { readonly at: number }
+
+export interface RecordLimits {
+  /** A reply record is kept at least this long, unless its router has settled it before. */
+  readonly replyRetentionMs: number
+  readonly maxReplies: number
+}
+
+/** The rules of a commit, for stores that hold the whole session in one place. Pure. */
+export function applyCommit(
+  stored: StoredSession | undefined,
+  commit: Commit,
+  now: number,
+  limits: RecordLimits,
+): { outcome: CommitOutcome; session?: StoredSession } {
+  const base = commit.begin === undefined ? stored : newSession(commit.begin, now)
+  if (base === undefined) return { outcome: { kind: 'gone' } }
+  if (commit.begin !== undefined && stored !== undefined) return { outcome: { kind: 'conflict' } }
+
+  const known = base.replies.find((reply) => reply.key === commit.reply?.key)
+  if (known !== undefined) return { outcome: { kind: 'answered', reply: known } }
+  const { change } = commit
+  if (change !== undefined && change.from !== base.version) return { outcome: { kind: 'conflict' } }
+
+  const version = change === undefined ? base.version : change.from + 1
+  const session = {
+    ...base,
+    version,
+    state: change?.state ?? base.state,
+    settings: commit.settings ?? base.settings,
+    seenAt: now,
+    replies: nextReplies(base.replies, commit, now, limits),
+  }
+  return { outcome: { kind: 'committed', version }, session }
+}
+
+function nextReplies(
+  replies: readonly DatedReply[],
+  { reply, settled }: Commit,
+  now: number,
+  { replyRetentionMs, maxReplies }: RecordLimits,
+): readonly DatedReply[] {
+  const kept = replies.filter(
+    ({ at, attempt }) =>
+      at > now - replyRetentionMs &&
+      !(attempt !== undefined && attempt.sender === settled?.sender && attempt.number < settled.below),
+  )
+  return reply === undefined ? kept : [...kept.slice(-(maxReplies - 1)), { ...reply, at: now }]
+}
+
+function newSession(begin: NonNullable<Commit['begin']>, now: number): StoredSession {
+  return { ...begin, settings: { subscriptions: [] }, state: {}, version: 0, seenAt: now, replies: [] }
+}
+
+/** The state of a session that lives elsewhere, as its holder sent it. */
+export function parseState(text: string): SessionState {
+  return state.parse(JSON.parse(text))
+}
+
+const FORMAT = 1
+
+/** The packed row: one JSON text per session. `format` lets a later release read this one's rows. */
+export function packSession(session: StoredSession): string {
+  return JSON.stringify({ format: FORMAT, ...session })
+}
+
+export function unpackSession(text: string): StoredSession {
+  return packedSession.parse(JSON.parse(text))
+}
+
+const jsonObject = z.custom<JsonObject>((value) => typeof value === 'object' && value !== null)
+const state = z.custom<SessionState>((value) => typeof value === 'object' && value !== null)
+const streamId = z.custom<StreamId>((value) => typeof value === 'string' && parseStreamId(value) === value)
+
+const packedSession = z
+  .object({
+    format: z.literal(FORMAT),
+    principal: z.custom<Principal>((value) => typeof value === 'string'),
+    initialize: jsonObject,
+    settings: z.object({ logLevel: z.string().optional(), subscriptions: z.array(z.string()) }),
+    standalone: streamId,
+    state,
+    version: z.int(),
+    seenAt: z.number(),
+    replies: z.array(
+      z.object({
+        key: z.string(),
+        fingerprint: z.string(),
+        attempt: z.object({ sender: z.string(), number: z.int() }).optional(),
+        at: z.number(),
+        answer: z.discriminatedUnion('kind', [
+          z.object({
+            kind: z.literal('reply'),
+            outcome: z.union([z.object({ result: jsonObject }), z.object({ error: jsonObject })]),
+          }),
+          z.object({
+            kind: z.literal('stream'),
+            stream: streamId,
+            id: z.union([z.string(), z.number()]),
+          }),
+        ]),
+      }),
+    ),
+  })
+  .transform(({ format: _, ...session }): StoredSession => session)

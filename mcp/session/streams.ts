@@ -1,0 +1,90 @@
+import { ServerError } from '../errors.ts'
+import { parseEventId, type Position, type SessionId, type StreamId } from './ids.ts'
+import { eventsOf, type StreamEvent } from './router.ts'
+import type { SessionRecord, SessionStore } from './store.ts'
+
+/** Where a follower begins, and whether the stream has ended there. */
+export interface Start extends Position {
+  readonly ended: boolean
+}
+
+/**
+ * Finds the place behind `lastEventId`, or the present end of the standalone stream. Throws
+ * `event_id_unknown` for an id that this session has not sent, or can't replay from any more.
+ */
+export async function locate(
+  store: SessionStore,
+  id: SessionId,
+  { standalone }: SessionRecord,
+  lastEventId: string | undefined,
+): Promise<Start> {
+  if (lastEventId === undefined) {
+    const stored = await store.entries(id, standalone, 0)
+    const after = stored === undefined ? 0 : stored.at + stored.entries.length - 1
+    return { stream: standalone, after, ended: false }
+  }
+  const place = parseEventId(lastEventId)
+  if (place === undefined) throw unknownEvent('this is no event id')
+  const { stream, after } = place
+  const stored = await store.entries(id, stream, Math.max(after - 1, 0))
+  const [seen] = stored?.entries ?? []
+  if (stored === undefined || (after > 0 && seen === undefined)) {
+    throw unknownEvent('the session has sent no such event')
+  }
+  if (stored.at > after + 1) throw unknownEvent('what followed it is not kept any more')
+  return { stream, after, ended: after > 0 && seen?.kind === 'end' }
+}
+
+function unknownEvent(why: string): ServerError {
+  return new ServerError('event_id_unknown', `Cannot resume stream: ${why}`)
+}
+
+/** Wakes those who follow a stream of this process; a stream has one follower, the newest. */
+export class Followers {
+  readonly #followers = new Map<StreamId, { wake: () => void; stop: (superseded: boolean) => void }>()
+
+  /** Says that `stream` has grown. */
+  wake(stream: StreamId): void {
+    this.#followers.get(stream)?.wake()
+  }
+
+  /** Closes the connection of who follows `stream`. They may resume. */
+  detach(stream: StreamId): void {
+    this.#followers.get(stream)?.stop(false)
+  }
+
+  /** The events behind `start`, as they are committed, until the stream, or `signal`, ends. */
+  async *follow(
+    store: SessionStore,
+    id: SessionId,
+    start: Start,
+    signal: AbortSignal,
+  ): AsyncGenerator<StreamEvent> {
+    const { stream } = start
+    const state = { over: start.ended, superseded: false }
+    let grown = Promise.withResolvers<void>()
+    const follower = {
+      wake: () => grown.resolve(),
+      stop: (superseded: boolean) => {
+        Object.assign(state, { over: true, superseded })
+        grown.resolve()
+      },
+    }
+    this.#followers.get(stream)?.stop(true)
+    this.#followers.set(stream, follower)
+    signal.addEventListener('abort', () => follower.stop(false), { once: true })
+    try {
+      for (let { after } = start; !state.over; await grown.promise) {
+        grown = Promise.withResolvers<void>()
+        const stored = await store.entries(id, stream, after)
+        if (stored === undefined) return
+        yield* eventsOf(stream, stored)
+        after = stored.at + stored.entries.length - 1
+        if (stored.entries.at(-1)?.kind === 'end') return
+      }
+      if (state.superseded) yield { kind: 'superseded' }
+    } finally {
+      if (this.#followers.get(stream) === follower) this.#followers.delete(stream)
+    }
+  }
+}

@@ -1,0 +1,43 @@
+import type { McpServer, ToolAnnotations } from '@modelcontextprotocol/server'
+import type * as z from 'zod'
+import type { Call } from './call.ts'
+import type { JsonObject, SessionState } from './state.ts'
+
+/**
+ * What a server offers, and all that the rest of the code knows of it: an entry gives its pack to
+ * the session runtime. The same pack runs on every topology.
+ */
+export interface Pack {
+  readonly name: string
+  readonly version: string
+  readonly tools: readonly Tool[]
+  readonly resources?: readonly StateResource[]
+  /** Straight on the SDK's server, for what needs neither state nor a journal. */
+  readonly extend?: (server: McpServer) => void
+}
+
+/** A function over a session, with all effects through `call`. Its result is a JSON object. */
+export interface Tool<Input extends z.ZodObject = z.ZodObject> {
+  readonly name: string
+  readonly description: string
+  readonly input: Input
+  readonly annotations?: ToolAnnotations
+  run(call: Call, input: z.output<Input>): Promise<JsonObject>
+}
+
+/** Only for its types: `input` says what `run` gets. */
+export function defineTool<Input extends z.ZodObject>(tool: Tool<Input>): Tool<Input> {
+  return tool
+}
+
+/** A resource that shows the state of one session. */
+export interface StateResource {
+  readonly name: string
+  readonly description: string
+  readonly mimeType: string
+  /** A URI template with the variable `session_id`. */
+  readonly template: string
+  /** The URI that shows session `id`; subscribers are told when its state changes. */
+  uriOf(id: string): string
+  read(shown: { session: string; state: SessionState; instance: string }): string
+}

@@ -1,0 +1,72 @@
+import { DETACHED, ENDED, SUPERSEDED, unpackEvent } from '../durable-objects/wire.ts'
+import type { EventId } from '../mcp/session/ids.ts'
+import type { Refused, StreamEvent } from '../mcp/session/router.ts'
+
+export type Connection =
+  | { readonly kind: 'connected'; readonly socket: WebSocket; readonly after: EventId }
+  | Refused
+  | { readonly kind: 'gone' }
+
+export interface FollowOptions {
+  readonly reconnect: (lastEventId: EventId) => Promise<Connection>
+  readonly reopened: (attempt: number) => void
+  readonly signal: AbortSignal
+}
+
+/**
+ * The events of an object's stream. When the object is reset, evicted or updated its socket
+ * breaks; this opens another one behind the last event, and the client sees no gap.
+ */
+export async function* followObject(
+  first: Connection & { kind: 'connected' },
+  { reconnect, reopened, signal }: FollowOptions,
+): AsyncGenerator<StreamEvent> {
+  let { after } = first
+  let connection: Connection = first
+  for (let attempt = 0; connection.kind === 'connected'; attempt++) {
+    if (attempt > 0) reopened(attempt)
+    const messages = listen(connection.socket, signal)
+    for await (const message of messages) {
+      if (typeof message === 'number') {
+        if (message === SUPERSEDED) yield { kind: 'superseded' }
+        if ([SUPERSEDED, ENDED, DETACHED].includes(message) || signal.aborted) return
+        break
+      }
+      const { id, data } = unpackEvent(message)
+      after = id as EventId
+      yield { kind: 'event', id: after, data }
+    }
+    connection = await reconnect(after)
+  }
+}
+
+/** The messages of a socket, and the code with which it was closed as the last one. */
+async function* listen(socket: WebSocket, signal: AbortSignal): AsyncGenerator<string | number> {
+  const waiting: (string | number)[] = []
+  let arrived = Promise.withResolvers<void>()
+  const push = (message: string | number): void => {
+    waiting.push(message)
+    arrived.resolve()
+  }
+  socket.addEventListener('message', ({ data }) => push(String(data)))
+  socket.addEventListener('close', ({ code }) => push(code))
+  socket.addEventListener('error', () => push(1006))
+  socket.accept()
+  const stop = (): void => {
+    socket.close(1000)
+    push(1000)
+  }
+  if (signal.aborted) stop()
+  else signal.addEventListener('abort', stop, { once: true })
+
+  for (;;) {
+    const message = waiting.shift()
+    if (message === undefined) {
+      await arrived.promise
+      arrived = Promise.withResolvers<void>()
+      continue
+    }
+    yield message
+    if (typeof message === 'number') return signal.removeEventListener('abort', stop)
+  }
+}
