@@ -66,9 +66,7 @@ export abstract class SessionObject extends DurableObject<Env> {
     const runtime = await this.#find(post.principal)
     if (runtime === undefined) return { kind: 'gone' }
     const answer = runtime.deliver(post)
-    // The call goes on when the client that asked has gone.
-    this.ctx.waitUntil(answer.then(() => runtime.idle()))
-    this.ctx.waitUntil(answer.then(() => this.#report(runtime)))
+    this.ctx.waitUntil(answer.then(() => this.#afterwards(runtime)))
     return answer
   }
 
@@ -167,12 +165,14 @@ export abstract class SessionObject extends DurableObject<Env> {
     this.#follower(stream)?.close(code)
   }
 
-  /** Tells the index of sessions, once the session has state. */
-  async #report({ record }: SessionRuntime): Promise<void> {
+  /** What keeps the object awake after an answer: calls go on when the client has gone. */
+  async #afterwards(runtime: SessionRuntime): Promise<void> {
     const now = Date.now()
-    if (record.version === 0 || now - this.#reportedAt < TOUCH_MS) return
-    this.#reportedAt = now
-    await reportSession(this.env.INDEX, this.#id, now + this.#config.ttlMs + TOUCH_MS)
+    if (runtime.record.version > 0 && now - this.#reportedAt >= TOUCH_MS) {
+      this.#reportedAt = now
+      await reportSession(this.env.INDEX, this.#id, now + this.#config.ttlMs + TOUCH_MS)
+    }
+    await runtime.idle()
   }
 
   #options(): RuntimeOptions {

@@ -63,12 +63,14 @@ export function createSqliteStore(storage: ObjectStorage, options: ObjectStoreOp
 
   function write(next: StoredSession, appends: readonly Append[]): void {
     const chunks = appends.map((part) => ({ ...part, chunk: grow(tailOf(part.stream), part) }))
-    tooLarge(() =>
-      storage.transactionSync(() => {
-        if (next !== session) kv.put(SESSION, packSession(next))
-        for (const { stream, chunk } of chunks) kv.put(chunkKey(stream, chunk.first), packChunk(chunk, now()))
-      }),
-    )
+    const rows = chunks.map(({ stream, chunk }) => [chunkKey(stream, chunk.first), packChunk(chunk, now())])
+    if (next !== session) rows.push([SESSION, packSession(next)])
+    refuseTooLarge(() => {
+      const put = (): void => rows.forEach(([key = '', row]) => kv.put(key, row))
+      // One row is a transaction by itself, and a cheaper one.
+      if (rows.length === 1) put()
+      else storage.transactionSync(put)
+    })
     session = next
     seenAt = now()
     for (const { stream, chunk } of chunks) tails.set(stream, chunk)
@@ -200,7 +202,7 @@ const packedChunk = z.object({
 })
 
 /** SQLite takes 2 MB a row. */
-function tooLarge(write: () => void): void {
+function refuseTooLarge(write: () => void): void {
   try {
     write()
   } catch (error) {

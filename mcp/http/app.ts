@@ -28,11 +28,11 @@ export interface AppOptions extends Omit<SseOptions, 'maxBufferedBytes'> {
   readonly reachesStore: () => Promise<boolean>
 }
 
-const METHODS = ['GET', 'POST', 'DELETE']
+const METHODS = 'GET, POST, DELETE'
 
 /** The HTTP surface, the same on every topology: all rules for headers, bodies and origins. */
 export function createApp(options: AppOptions): Hono {
-  const { router, instance, log, allowed } = options
+  const { instance, log } = options
   const app = new Hono()
 
   app.get('/live', (c) => c.json({ status: 'ok', instance }))
@@ -43,44 +43,7 @@ export function createApp(options: AppOptions): Hono {
     })
   }
 
-  app.use('/mcp', async (c, next) => {
-    checkCaller(c.req.raw, allowed)
-    await next()
-  })
-
-  app.post('/mcp', async (c) => {
-    const request = c.req.raw
-    checkPost(request)
-    const id = sessionIdOf(request)
-    const principal = await authenticated(request, options)
-    const post = await readPost(request, principal, options)
-    if (id === undefined) return open(post, router)
-    return respond(await router.deliver(id, post), id, principal, options)
-  })
-
-  app.get('/mcp', async (c) => {
-    const request = c.req.raw
-    checkGet(request)
-    const id = requireSessionId(request)
-    const principal = await authenticated(request, options)
-    const lastEventId = request.headers.get('last-event-id') ?? undefined
-    return follow(id, principal, lastEventId, options)
-  })
-
-  app.delete('/mcp', async (c) => {
-    const request = c.req.raw
-    checkProtocolVersion(request)
-    const id = requireSessionId(request)
-    const principal = await authenticated(request, options)
-    if (await router.end(id, principal)) return new Response(null)
-    throw sessionNotFound()
-  })
-
-  app.all('/mcp', () => {
-    const error = new ServerError('method_not_allowed', `Method not allowed: use ${METHODS.join(', ')}`)
-    return errorResponse(error, { allow: METHODS.join(', ') })
-  })
-
+  app.all('/mcp', ({ req }) => serve(req.raw, options))
   app.notFound((c) => c.json({ error: 'Not found' }, 404))
   app.onError((error) => {
     if (error instanceof Refusal) return error.response
@@ -89,6 +52,49 @@ export function createApp(options: AppOptions): Hono {
     return errorResponse(new ServerError('internal_error', 'Internal error'))
   })
   return app
+}
+
+function serve(request: Request, options: AppOptions): Promise<Response> {
+  checkCaller(request, options.allowed)
+  switch (request.method) {
+    case 'POST':
+      return servePost(request, options)
+    case 'GET':
+      return serveGet(request, options)
+    case 'DELETE':
+      return serveDelete(request, options)
+    default: {
+      const error = new ServerError('method_not_allowed', `Method not allowed: use ${METHODS}`)
+      return Promise.resolve(errorResponse(error, { allow: METHODS }))
+    }
+  }
+}
+
+/** A message of the client's: opens a session if it comes without the id of one. */
+async function servePost(request: Request, options: AppOptions): Promise<Response> {
+  checkPost(request)
+  const id = sessionIdOf(request)
+  const principal = await authenticated(request, options)
+  const post = await readPost(request, principal, options)
+  if (id === undefined) return open(post, options.router)
+  return respond(await options.router.deliver(id, post), id, principal, options)
+}
+
+/** The session's standalone stream, or the rest of any stream that broke. */
+async function serveGet(request: Request, options: AppOptions): Promise<Response> {
+  checkGet(request)
+  const id = requireSessionId(request)
+  const principal = await authenticated(request, options)
+  const lastEventId = request.headers.get('last-event-id') ?? undefined
+  return follow(id, principal, lastEventId, options)
+}
+
+async function serveDelete(request: Request, options: AppOptions): Promise<Response> {
+  checkProtocolVersion(request)
+  const id = requireSessionId(request)
+  const principal = await authenticated(request, options)
+  if (await options.router.end(id, principal)) return new Response(null)
+  throw sessionNotFound()
 }
 
 async function readPost(request: Request, principal: Principal, options: AppOptions): Promise<Post> {

@@ -15,7 +15,7 @@ const SESSION_ID = /^[\x21-\x7e]{1,128}$/
 /** Against DNS rebinding: a page that resolves its own name to this server is not let in. */
 export function checkCaller(request: Request, allowed: AllowList): void {
   const host = request.headers.get('host')
-  if (host !== null && !isAllowed(hostnameOf(`http://${host}`), allowed.hosts)) {
+  if (host !== null && !isAllowedHost(host, allowed.hosts)) {
     throw new ServerError('host_forbidden', 'Cannot serve request: its Host is not allowed')
   }
   const origin = request.headers.get('origin')
@@ -79,6 +79,13 @@ function hostnameOf(origin: string): string | undefined {
   const url = new URL(origin)
   const plain = url.username === '' && url.password === '' && url.pathname === '/' && url.search === ''
   return plain && /^https?:$/.test(url.protocol) ? url.hostname : undefined
+}
+
+/** `host` with or without a port. */
+function isAllowedHost(host: string, hosts: readonly string[]): boolean {
+  // Nearly every request is answered by the first line; the second one reads a URL.
+  const [, name] = /^([a-z0-9.-]+)(?::[0-9]+)?$/.exec(host) ?? []
+  return isAllowed(name ?? hostnameOf(`http://${host}`), hosts)
 }
 
 function isAllowed(hostname: string | undefined, hosts: readonly string[]): boolean {

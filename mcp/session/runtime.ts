@@ -91,6 +91,7 @@ export class SessionRuntime implements ExchangeHost {
   #turn: Promise<void> = Promise.resolve()
   /** Where the standalone stream ends; found out when it is first written to. */
   #standaloneEnd: number | undefined
+  #watching = false
   #muted: ((response: JSONRPCResultResponse | JSONRPCErrorResponse) => void) | undefined
 
   constructor(options: RuntimeOptions) {
@@ -246,11 +247,24 @@ export class SessionRuntime implements ExchangeHost {
   #start(request: JSONRPCRequest, identity: Exchange['identity']): Exchange {
     const exchange = new Exchange(request, identity, this)
     if (identity !== undefined) this.#byKey.set(identity.key, exchange)
-    const open = () => exchange.openStream().catch(() => undefined)
-    const stop = this.#options.clock.timer(this.#options.limits.quickReplyMs, open)
-    void exchange.answer.then(stop)
     this.#run(exchange)
+    this.#watch()
     return exchange
+  }
+
+  /** Gives calls that take their time a stream. One timer for all: most calls need none. */
+  #watch(): void {
+    if (this.#watching) return
+    this.#watching = true
+    const waiting = this.#open()
+    this.#options.clock.timer(this.#options.limits.quickReplyMs, () => {
+      this.#watching = false
+      const open = this.#open()
+      for (const exchange of open.filter((one) => waiting.includes(one))) {
+        exchange.openStream().catch(() => undefined)
+      }
+      if (open.some((one) => one.stream === undefined)) this.#watch()
+    })
   }
 
   #run(exchange: Exchange): void {
