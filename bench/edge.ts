@@ -7,7 +7,6 @@
  */
 import { execFileSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { gzipSync } from 'node:zlib'
@@ -55,7 +54,8 @@ const SUBJECTS: readonly Subject[] = [
   },
 ]
 
-const scratch = mkdtempSync(join('/dev/shm', 'bench-edge-'))
+// In memory: this machine's disk is not what is asked about.
+const scratch = mkdtempSync('/dev/shm/bench-edge-')
 const agent = new Agent({ keepAlive: true, maxSockets: 64 })
 
 try {
@@ -125,7 +125,7 @@ function createMiniflare({ name, objects }: Subject, bundle: Buffer): Miniflare 
 
 async function measure(running: readonly Running[]): Promise<void> {
   for (const target of running) await load(target, 32, 1, false)
-  for (let round = 0; round < ROUNDS; round++) {
+  for (let turn = 0; turn < ROUNDS; turn++) {
     for (const connections of [1, 32] as const) {
       for (const target of shuffled(running)) await load(target, connections, SECONDS, true)
     }
@@ -134,7 +134,12 @@ async function measure(running: readonly Running[]): Promise<void> {
   print(running)
 }
 
-async function load(target: Running, connections: 1 | 32, seconds: number, kept: boolean): Promise<void> {
+async function load(
+  target: Running,
+  connections: 1 | 32,
+  seconds: number,
+  kept: boolean,
+): Promise<void> {
   const until = performance.now() + seconds * 1000
   const latencies: number[] = []
   const cpuBefore = cpuSeconds(target.pid)
@@ -161,7 +166,8 @@ async function load(target: Running, connections: 1 | 32, seconds: number, kept:
 async function checkCounters({ url, sessions, subject }: Running): Promise<void> {
   for (const session of sessions) {
     const counter = counterOf(await call(url, session.id))
-    if (counter !== ++session.calls) throw new Error(`${subject.name}: ${counter} of ${session.calls}`)
+    if (counter !== ++session.calls)
+      throw new Error(`${subject.name}: ${counter} of ${session.calls}`)
   }
 }
 
@@ -169,7 +175,9 @@ function print(running: readonly Running[]): void {
   const floor = running.find(({ subject }) => subject.name === 'floor')
   const opponent = running.find(({ subject }) => subject.name === 'McpAgent')
   for (const connections of [1, 32] as const) {
-    console.log(`\n${connections} connection(s), ${SESSIONS} sessions, ${ROUNDS} rounds of ${SECONDS} s`)
+    console.log(
+      `\n${connections} connection(s), ${SESSIONS} sessions, ${ROUNDS} rounds of ${SECONDS} s`,
+    )
     console.table(
       Object.fromEntries(
         running.map((target) => {
@@ -183,7 +191,10 @@ function print(running: readonly Running[]): void {
               'p99 ms': round(p99),
               'CPU ms/call': round(median(target.cpuMs[connections])),
               'req/s : McpAgent': ratio(rate, opponent && median(opponent.rates[connections])),
-              'p99 : McpAgent': ratio(p99, opponent && percentile(opponent.latencies[connections], 99)),
+              'p99 : McpAgent': ratio(
+                p99,
+                opponent && percentile(opponent.latencies[connections], 99),
+              ),
               'req/s : floor': ratio(rate, floor && median(floor.rates[connections])),
             },
           ]
@@ -234,7 +245,10 @@ function post(url: URL, message: object, session?: string) {
     'content-type': 'application/json',
     'content-length': Buffer.byteLength(body),
     accept: 'application/json, text/event-stream',
-    ...(session !== undefined && { 'mcp-session-id': session, 'mcp-protocol-version': '2025-11-25' }),
+    ...(session !== undefined && {
+      'mcp-session-id': session,
+      'mcp-protocol-version': '2025-11-25',
+    }),
   }
   const { promise, resolve, reject } = Promise.withResolvers<{
     headers: NodeJS.Dict<string | string[]>
@@ -274,7 +288,9 @@ function cpuSeconds(pid: number): number {
 
 function percentile(values: readonly number[], percent: number): number {
   const sorted = values.toSorted((a, b) => a - b)
-  return sorted[Math.min(sorted.length - 1, Math.floor((sorted.length * percent) / 100))] ?? Number.NaN
+  return (
+    sorted[Math.min(sorted.length - 1, Math.floor((sorted.length * percent) / 100))] ?? Number.NaN
+  )
 }
 
 function median(values: readonly number[]): number {

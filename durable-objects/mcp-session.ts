@@ -23,7 +23,15 @@ import type { Pack } from '../mcp/session/tool.ts'
 import type { Env } from './env.ts'
 import { countSessions, reportSession } from './session-index.ts'
 import { createSqliteStore, type ObjectStore } from './sqlite-store.ts'
-import { DETACHED, ENDED, FOLLOWED_FROM, LAST_EVENT_ID, packEvent, PRINCIPAL, SUPERSEDED } from './wire.ts'
+import {
+  DETACHED,
+  ENDED,
+  FOLLOWED_FROM,
+  LAST_EVENT_ID,
+  packEvent,
+  PRINCIPAL,
+  SUPERSEDED,
+} from './wire.ts'
 
 // How far behind the record of a session's last use may be: one row a minute for a session that
 // only reads, and none within it.
@@ -52,7 +60,12 @@ export abstract class SessionObject extends DurableObject<Env> {
     this.#config = parseConfig(env)
     const { ttlMs, record } = this.#config
     this.#log = createLog((line) => console.log(line), this.#instance)
-    this.#store = createSqliteStore(ctx.storage, { ...record, ttlMs, now: Date.now, touchMs: TOUCH_MS })
+    this.#store = createSqliteStore(ctx.storage, {
+      ...record,
+      ttlMs,
+      now: Date.now,
+      touchMs: TOUCH_MS,
+    })
   }
 
   async open(post: Post): Promise<Opened> {
@@ -125,15 +138,10 @@ export abstract class SessionObject extends DurableObject<Env> {
   }
 
   async #find(principal: Principal): Promise<SessionRuntime | undefined> {
-    this.#runtime ??= this.#restore()
+    this.#runtime ??= restoreRuntime(this.#options())
     const runtime = await this.#runtime
     if (runtime === undefined) this.#runtime = undefined
     return runtime?.record.principal === principal ? runtime : undefined
-  }
-
-  async #restore(): Promise<SessionRuntime | undefined> {
-    const record = await this.#store.load(this.#id)
-    return record && restoreRuntime(record, this.#options())
   }
 
   async #close(runtime: SessionRuntime | undefined, why: 'deleted' | 'expired'): Promise<void> {

@@ -1,6 +1,6 @@
 import * as z from 'zod'
 import { ServerError } from '../mcp/errors.ts'
-import type { StreamId } from '../mcp/session/ids.ts'
+import type { SessionId, StreamId } from '../mcp/session/ids.ts'
 import {
   applyCommit,
   packSession,
@@ -8,7 +8,15 @@ import {
   type RecordLimits,
   type StoredSession,
 } from '../mcp/session/record.ts'
-import type { Append, Entry, SessionStore, StreamEntries } from '../mcp/session/store.ts'
+import type {
+  Append,
+  Commit,
+  CommitOutcome,
+  Entry,
+  SessionRecord,
+  SessionStore,
+  StreamEntries,
+} from '../mcp/session/store.ts'
 
 //   session                    the packed row: one JSON text, rewritten whole by each commit
 //   stream/<id>/<first place>  up to CHUNK_ENTRIES entries of a stream; an append rewrites the last
@@ -44,112 +52,160 @@ export interface ObjectStore extends SessionStore {
   tick(inUse: boolean): Promise<boolean>
 }
 
-export function createSqliteStore(storage: ObjectStorage, options: ObjectStoreOptions): ObjectStore {
-  const { kv } = storage
-  const { ttlMs, touchMs, now } = options
-  const tails = new Map<StreamId, Chunk>()
-  let session = readSession()
-  let seenAt = session?.seenAt ?? 0
+export function createSqliteStore(
+  storage: ObjectStorage,
+  options: ObjectStoreOptions,
+): ObjectStore {
+  return new SqliteStore(storage, options)
+}
 
-  function readSession(): StoredSession | undefined {
-    const text = kv.get(SESSION)
-    return typeof text === 'string' ? unpackSession(text) : undefined
+class SqliteStore implements ObjectStore {
+  readonly #storage: ObjectStorage
+  readonly #options: ObjectStoreOptions
+  readonly #tails = new Map<StreamId, Chunk>()
+  #session: StoredSession | undefined
+  /** When the session was last used; its row may be behind by `touchMs`. */
+  #seenAt: number
+
+  constructor(storage: ObjectStorage, options: ObjectStoreOptions) {
+    const text = storage.kv.get(SESSION)
+    this.#storage = storage
+    this.#options = options
+    this.#session = typeof text === 'string' ? unpackSession(text) : undefined
+    this.#seenAt = this.#session?.seenAt ?? 0
   }
 
-  /** The session, unless its time is over. The row may be behind by `touchMs`, so that is added. */
-  function current(): StoredSession | undefined {
-    return session !== undefined && now() < seenAt + ttlMs + touchMs ? session : undefined
-  }
-
-  function write(next: StoredSession, appends: readonly Append[]): void {
-    const chunks = appends.map((part) => ({ ...part, chunk: grow(tailOf(part.stream), part) }))
-    const rows = chunks.map(({ stream, chunk }) => [chunkKey(stream, chunk.first), packChunk(chunk, now())])
-    if (next !== session) rows.push([SESSION, packSession(next)])
-    refuseTooLarge(() => {
-      const put = (): void => rows.forEach(([key = '', row]) => kv.put(key, row))
-      // One row is a transaction by itself, and a cheaper one.
-      if (rows.length === 1) put()
-      else storage.transactionSync(put)
-    })
-    session = next
-    seenAt = now()
-    for (const { stream, chunk } of chunks) tails.set(stream, chunk)
-  }
-
-  function tailOf(stream: StreamId): Chunk {
-    const known = tails.get(stream)
-    if (known !== undefined) return known
-    const [last] = kv.list({ prefix: chunkPrefix(stream), reverse: true, limit: 1 })
-    return last === undefined ? EMPTY : unpackChunk(last)
-  }
-
-  function read(stream: StreamId, after: number): StreamEntries | undefined {
-    const tail = tailOf(stream)
-    if (tail.entries.length === 0 && stream !== session?.standalone) return undefined
-    if (after + 1 >= tail.first) return behind([tail], after)
-    return behind([...kv.list({ prefix: chunkPrefix(stream) })].map(unpackChunk), after)
-  }
-
-  /** Lets go of streams that ended long ago, and of what is old in the standalone stream. */
-  function sweep(standalone: StreamId): void {
-    const old = [...kv.list({ prefix: 'stream/' })]
-      .map(unpackChunk)
-      .filter(({ writtenAt }) => writtenAt < now() - options.replyRetentionMs)
-    const ended = new Set(old.filter(isLast).map(({ stream }) => stream))
-    const tail = tailOf(standalone).first
-    for (const { stream, first } of old) {
-      if (ended.has(stream) || (stream === standalone && first < tail)) kv.delete(chunkKey(stream, first))
+  async load(): Promise<SessionRecord | undefined> {
+    const session = this.#current()
+    if (session === undefined) return undefined
+    this.#seenAt = this.#options.now()
+    if (this.#seenAt - session.seenAt > this.#options.touchMs) {
+      this.#write({ ...session, seenAt: this.#seenAt }, [])
     }
-    for (const stream of ended) tails.delete(stream)
+    return session
   }
 
-  async function remove(): Promise<boolean> {
-    const existed = current() !== undefined
-    session = undefined
-    tails.clear()
-    await storage.deleteAll()
+  async commit(_id: SessionId, commit: Commit): Promise<CommitOutcome> {
+    const { append = [] } = commit
+    const { outcome, session } = applyCommit(
+      this.#current(),
+      commit,
+      this.#options.now(),
+      this.#options,
+    )
+    if (session === undefined) return outcome
+    if (!append.every(({ stream, at }) => at === nextPlace(this.#tailOf(stream)))) {
+      return { kind: 'conflict' }
+    }
+    const { begin, change, settings, reply } = commit
+    const onlyAppends = [begin, change, settings, reply].every((part) => part === undefined)
+    this.#write(onlyAppends && this.#session ? this.#session : session, append)
+    if (begin !== undefined) await this.#setAlarm()
+    return outcome
+  }
+
+  async entries(
+    _id: SessionId,
+    stream: StreamId,
+    after: number,
+  ): Promise<StreamEntries | undefined> {
+    const session = this.#current()
+    if (session === undefined) return undefined
+    const tail = this.#tailOf(stream)
+    if (tail.entries.length === 0 && stream !== session.standalone) return undefined
+    if (after + 1 >= tail.first) return behind([tail], after)
+    const rows = this.#storage.kv.list({ prefix: chunkPrefix(stream) })
+    return behind([...rows].map(unpackChunk), after)
+  }
+
+  async drop(): Promise<boolean> {
+    const existed = this.#current() !== undefined
+    this.#session = undefined
+    this.#tails.clear()
+    await this.#storage.deleteAll()
     return existed
   }
 
-  return {
-    async load() {
-      const found = current()
-      if (found === undefined) return undefined
-      seenAt = now()
-      if (seenAt - found.seenAt > touchMs) write({ ...found, seenAt }, [])
-      return session
-    },
+  async tick(inUse: boolean): Promise<boolean> {
+    if (inUse) this.#seenAt = this.#options.now()
+    const session = this.#current()
+    if (session === undefined) {
+      await this.drop()
+      return false
+    }
+    this.#sweep(session.standalone)
+    if (this.#seenAt !== session.seenAt) this.#write({ ...session, seenAt: this.#seenAt }, [])
+    await this.#setAlarm()
+    return true
+  }
 
-    async commit(_id, commit) {
-      const { append = [], ...changes } = commit
-      const { outcome, session: next } = applyCommit(current(), commit, now(), options)
-      if (next === undefined) return outcome
-      if (!append.every(({ stream, at }) => at === nextPlace(tailOf(stream)))) return { kind: 'conflict' }
-      const { settled: _, ...written } = changes
-      const unchanged = Object.keys(written).length === 0 ? session : undefined
-      write(unchanged ?? next, append)
-      if (commit.begin !== undefined) void storage.setAlarm(now() + ttlMs + touchMs)
-      return outcome
-    },
+  /** The session, unless its time is over. */
+  #current(): StoredSession | undefined {
+    return this.#options.now() < this.#expiresAt() ? this.#session : undefined
+  }
 
-    async entries(_id, stream, after) {
-      return current() === undefined ? undefined : read(stream, after)
-    },
+  #expiresAt(): number {
+    return this.#seenAt + this.#options.ttlMs + this.#options.touchMs
+  }
 
-    drop: remove,
+  async #setAlarm(): Promise<void> {
+    await this.#storage.setAlarm(this.#expiresAt())
+  }
 
-    async tick(inUse) {
-      if (inUse) seenAt = now()
-      const found = current()
-      if (found === undefined) {
-        await remove()
-        return false
-      }
-      sweep(found.standalone)
-      if (seenAt !== found.seenAt) write({ ...found, seenAt }, [])
-      void storage.setAlarm(seenAt + ttlMs + touchMs)
-      return true
-    },
+  #write(session: StoredSession, appends: readonly Append[]): void {
+    const now = this.#options.now()
+    const chunks = appends.map((part) => {
+      return { stream: part.stream, chunk: grow(this.#tailOf(part.stream), part) }
+    })
+    const rows = chunks.map(({ stream, chunk }) => {
+      return { key: chunkKey(stream, chunk.first), text: packChunk(chunk, now) }
+    })
+    if (session !== this.#session) rows.push({ key: SESSION, text: packSession(session) })
+    this.#put(rows)
+    this.#session = session
+    this.#seenAt = now
+    for (const { stream, chunk } of chunks) this.#tails.set(stream, chunk)
+  }
+
+  #put(rows: readonly { key: string; text: string }[]): void {
+    const { kv } = this.#storage
+    const put = (): void => {
+      for (const { key, text } of rows) kv.put(key, text)
+    }
+    try {
+      // One row is a transaction by itself, and a cheaper one.
+      if (rows.length === 1) put()
+      else this.#storage.transactionSync(put)
+    } catch (error) {
+      if (!/TOOBIG|too (big|large)/i.test(String(error))) throw error
+      throw new ServerError('state_too_large', 'Cannot commit: a row would be larger than 2 MB')
+    }
+  }
+
+  #tailOf(stream: StreamId): Chunk {
+    const known = this.#tails.get(stream)
+    if (known !== undefined) return known
+    const [last] = this.#storage.kv.list({ prefix: chunkPrefix(stream), reverse: true, limit: 1 })
+    if (last === undefined) return EMPTY
+    const tail = unpackChunk(last)
+    this.#tails.set(stream, tail)
+    return tail
+  }
+
+  /** Lets go of streams that ended long ago, and of what is old in the standalone stream. */
+  #sweep(standalone: StreamId): void {
+    const { kv } = this.#storage
+    const { now, replyRetentionMs } = this.#options
+    const old = [...kv.list({ prefix: 'stream/' })]
+      .map(unpackChunk)
+      .filter(({ writtenAt }) => writtenAt < now() - replyRetentionMs)
+    const ended = new Set(old.filter(isLast).map(({ stream }) => stream))
+    const tail = this.#tailOf(standalone).first
+    for (const { stream, first } of old) {
+      const passed = stream === standalone && first < tail
+      if (passed || ended.has(stream)) kv.delete(chunkKey(stream, first))
+    }
+    for (const stream of ended) this.#tails.delete(stream)
   }
 }
 
@@ -188,10 +244,19 @@ function packChunk({ entries }: Chunk, writtenAt: number): string {
   return JSON.stringify({ writtenAt, entries })
 }
 
-function unpackChunk([key, text]: [string, unknown]): Chunk & { stream: StreamId; writtenAt: number } {
+function unpackChunk([key, text]: [string, unknown]): Chunk & {
+  stream: StreamId
+  writtenAt: number
+} {
   const [, stream, first] = key.split('/')
   const { entries, writtenAt } = packedChunk.parse(JSON.parse(String(text)))
-  return { stream: stream as StreamId, first: Number(first), entries, writtenAt, chars: String(text).length }
+  return {
+    stream: stream as StreamId,
+    first: Number(first),
+    entries,
+    writtenAt,
+    chars: String(text).length,
+  }
 }
 
 const packedChunk = z.object({
@@ -200,13 +265,3 @@ const packedChunk = z.object({
     z.custom<Entry>((value) => typeof value === 'object' && value !== null && 'kind' in value),
   ),
 })
-
-/** SQLite takes 2 MB a row. */
-function refuseTooLarge(write: () => void): void {
-  try {
-    write()
-  } catch (error) {
-    if (!/TOOBIG|too (big|large)/i.test(String(error))) throw error
-    throw new ServerError('state_too_large', 'Cannot commit: the session would be larger than 2 MB')
-  }
-}

@@ -7,7 +7,7 @@ export type LogEvent =
   | { event: 'session_ended'; session: string; why: 'deleted' | 'expired' }
   | { event: 'call_interrupted'; session: string; stream: string }
   | { event: 'call_retried'; session: string; attempt: number; reason: string }
-  | { event: 'commit_conflict'; session: string; expected: number; attempt: number }
+  | { event: 'commit_conflict'; session: string; expected: number }
   | { event: 'stream_reopened'; session: string; attempt: number }
   | { event: 'sdk_error'; session: string; message: string }
   | { event: 'request_failed'; message: string }

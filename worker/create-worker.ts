@@ -6,7 +6,7 @@ import { HTTP_LIMITS } from '../mcp/http/limits.ts'
 import { anonymous } from '../mcp/http/principal.ts'
 import { createLog } from '../mcp/log.ts'
 import { systemClock } from '../mcp/session/clock.ts'
-import { createObjectRouter } from './object-router.ts'
+import { ObjectRouter } from './object-router.ts'
 
 const INSTANCE = 'worker'
 
@@ -26,7 +26,7 @@ function createEdgeApp(env: Env): Hono {
   const log = createLog((line) => console.log(line), INSTANCE)
   const clock = systemClock
   return createApp({
-    router: createObjectRouter({ sessions: env.SESSIONS, clock, log, random: Math.random }),
+    router: new ObjectRouter({ sessions: env.SESSIONS, clock, log, random: Math.random }),
     authenticate: anonymous,
     allowed,
     limits: HTTP_LIMITS,

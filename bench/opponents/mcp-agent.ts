@@ -6,16 +6,20 @@ interface State {
   readonly counter: number
 }
 
-export class Agent extends McpAgent<unknown, State> {
+export class Agent extends McpAgent<Cloudflare.Env, State> {
   override server = new McpServer({ name: 'mcp-agent', version: '0.0.0' })
   override initialState: State = { counter: 0 }
 
   override async init(): Promise<void> {
-    this.server.registerTool('increment_counter', { description: 'Adds one', inputSchema: {} }, () => {
-      this.setState({ counter: this.state.counter + 1 })
-      const text = JSON.stringify({ counter: this.state.counter })
-      return { content: [{ type: 'text', text }] }
-    })
+    this.server.registerTool(
+      'increment_counter',
+      { description: 'Adds one', inputSchema: {} },
+      () => {
+        this.setState({ counter: this.state.counter + 1 })
+        const text = JSON.stringify({ counter: this.state.counter })
+        return { content: [{ type: 'text', text }] }
+      },
+    )
   }
 }
 

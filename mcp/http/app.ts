@@ -97,7 +97,11 @@ async function serveDelete(request: Request, options: AppOptions): Promise<Respo
   throw sessionNotFound()
 }
 
-async function readPost(request: Request, principal: Principal, options: AppOptions): Promise<Post> {
+async function readPost(
+  request: Request,
+  principal: Principal,
+  options: AppOptions,
+): Promise<Post> {
   const body = await readBody(request, options.limits.maxBodyBytes)
   const idempotencyKey = request.headers.get('idempotency-key') ?? undefined
   return { principal, body, idempotencyKey }

@@ -16,7 +16,10 @@ export async function readBody(request: Request, maxBytes: number): Promise<stri
   }
 }
 
-async function readBytes(body: Request['body'], maxBytes: number): Promise<Uint8Array<ArrayBuffer>> {
+async function readBytes(
+  body: Request['body'],
+  maxBytes: number,
+): Promise<Uint8Array<ArrayBuffer>> {
   if (body === null) return new Uint8Array()
   const chunks: Uint8Array[] = []
   let size = 0

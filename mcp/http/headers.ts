@@ -67,8 +67,9 @@ function checkContent({ headers }: Request): void {
 }
 
 function checkAccept({ headers }: Request, types: readonly string[]): void {
-  const accepted = (headers.get('accept') ?? '').split(',').map((part) => part.split(';')[0]?.trim())
-  if (types.every((type) => accepted.includes(type))) return
+  const ranges = (headers.get('accept') ?? '').split(',')
+  const accepted = new Set(ranges.map((range) => range.split(';')[0]?.trim()))
+  if (types.every((type) => accepted.has(type))) return
   const why = `the client must accept ${types.join(' and ')}`
   throw new ServerError('not_acceptable', `Not Acceptable: ${why}`)
 }
@@ -77,7 +78,8 @@ function checkAccept({ headers }: Request, types: readonly string[]): void {
 function hostnameOf(origin: string): string | undefined {
   if (!URL.canParse(origin)) return undefined
   const url = new URL(origin)
-  const plain = url.username === '' && url.password === '' && url.pathname === '/' && url.search === ''
+  const plain =
+    url.username === '' && url.password === '' && url.pathname === '/' && url.search === ''
   return plain && /^https?:$/.test(url.protocol) ? url.hostname : undefined
 }
 

@@ -1,10 +1,10 @@
 import type { JSONRPCMessage, JSONRPCRequest, RequestId } from '@modelcontextprotocol/server'
-import { isServerError, ServerError } from '../errors.ts'
+import { isServerError, ServerError, sessionNotFound } from '../errors.ts'
 import { createStreamId, eventId, type EventId, type StreamId } from './ids.ts'
+import type { LiveSession } from './live-session.ts'
 import { freeze, type SessionState } from './state.ts'
 import type {
   Commit,
-  CommitOutcome,
   Entry,
   RecordedAnswer,
   Reply,
@@ -13,14 +13,9 @@ import type {
   Settings,
 } from './store.ts'
 
-/** What an exchange needs of the session it is part of. */
+/** What an exchange needs of the runtime it is part of. */
 export interface ExchangeHost {
-  /** The session as this holder last saw it. */
-  readonly record: SessionRecord
-  load(): Promise<SessionRecord | undefined>
-  commit(commit: Commit): Promise<CommitOutcome>
-  /** Waits until no other update is open in this holder. Call what it answers to let the next in. */
-  turn(): Promise<() => void>
+  readonly session: LiveSession
   /** Runs `exchange` from its start, on a newly loaded record. */
   rerun(exchange: Exchange): Promise<void>
 }
@@ -80,8 +75,8 @@ export class Exchange {
   async read(): Promise<SessionState> {
     this.#mustGoOn(this.run)
     if (this.#staged !== undefined) return this.#staged.state
-    const record = await this.#host.load()
-    if (record === undefined) throw this.#fail(new ServerError('session_not_found', 'Session not found'))
+    const record = await this.#host.session.load()
+    if (record === undefined) throw this.#fail(sessionNotFound())
     return record.state
   }
 
@@ -89,11 +84,11 @@ export class Exchange {
     const { run } = this
     this.#mustGoOn(run)
     if (this.#staged !== undefined) return (this.#staged.state = freeze(change(this.#staged.state)))
-    const release = await this.#host.turn()
+    const release = await this.#host.session.turn()
     try {
       this.#mustGoOn(run)
       if (this.#stream !== undefined) return await this.#updateNow(change)
-      const { state, version } = this.#host.record
+      const { state, version } = this.#host.session.record
       const next = freeze(change(state))
       this.#staged = { from: version, state: next, release }
       return next
@@ -137,8 +132,8 @@ export class Exchange {
     } else if (this.#staged || settings || (this.#changeFailed && this.identity)) {
       const reply = this.#replyRecord({ kind: 'reply', outcome })
       await this.#commit({ ...this.#takeStaged(), ...reply, ...(settings && { settings }) })
-    } else if ((await this.#host.load()) === undefined) {
-      throw new ServerError('session_not_found', 'Session not found')
+    } else if ((await this.#host.session.load()) === undefined) {
+      throw sessionNotFound()
     }
     this.#settle({ kind: 'reply', outcome })
   }
@@ -153,25 +148,29 @@ export class Exchange {
     const stream = createStreamId()
     const all = [{ kind: 'begin', request: this.request } as const, ...entries]
     const reply = this.#replyRecord({ kind: 'stream', stream, id: this.request.id })
-    await this.#commit({ ...this.#takeStaged(), ...reply, append: [{ stream, at: 1, entries: all }] })
+    await this.#commit({
+      ...this.#takeStaged(),
+      ...reply,
+      append: [{ stream, at: 1, entries: all }],
+    })
     this.#stream = { id: stream, next: all.length + 1 }
     this.#resolve({ kind: 'stream', after: eventId({ stream, after: 1 }) })
   }
 
   /** Once a call's stream is open its updates can't wait for the reply. */
   async #updateNow(change: (state: SessionState) => SessionState): Promise<SessionState> {
-    for (let record: SessionRecord | undefined = this.#host.record; record !== undefined; ) {
+    for (let record: SessionRecord | undefined = this.#host.session.record; record !== undefined;) {
       const state = freeze(change(record.state))
-      const outcome = await this.#host.commit({ change: { from: record.version, state } })
+      const outcome = await this.#host.session.commit({ change: { from: record.version, state } })
       if (outcome.kind === 'committed') return state
-      record = await this.#host.load()
+      record = await this.#host.session.load()
     }
-    throw this.#fail(new ServerError('session_not_found', 'Session not found'))
+    throw this.#fail(sessionNotFound())
   }
 
   async #commit({ staged, ...commit }: Commit & { staged?: () => void }): Promise<void> {
     try {
-      const outcome = await this.#host.commit(commit)
+      const outcome = await this.#host.session.commit(commit)
       switch (outcome.kind) {
         case 'committed':
           return
@@ -185,7 +184,7 @@ export class Exchange {
           else this.#settle({ kind: 'failed', error: interrupted() })
           break
         case 'gone':
-          throw new ServerError('session_not_found', 'Session not found')
+          throw sessionNotFound()
       }
     } catch (error) {
       throw this.#fail(error)

@@ -15,7 +15,8 @@ export async function identify(request: JSONRPCRequest, post: Post): Promise<Ide
   const { params } = request
   const key = params?._meta?.[META_KEY] ?? params?.['idempotencyKey'] ?? post.idempotencyKey
   const { attempt } = post
-  if (key !== undefined) return { key: `client/${checkKey(key)}`, fingerprint: await fingerprint(params) }
+  if (key !== undefined)
+    return { key: `client/${checkKey(key)}`, fingerprint: await fingerprint(params) }
   if (attempt === undefined) return undefined
   const { sender, number } = attempt
   const own = { key: `router/${sender}/${number}`, attempt: { sender, number } }

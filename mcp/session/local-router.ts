@@ -28,13 +28,8 @@ export function createLocalRouter({ mintId, ...options }: LocalRouterOptions): S
     return { ...options, id, stateOf, grown, detach }
   }
 
-  async function restore(id: SessionId): Promise<SessionRuntime | undefined> {
-    const record = await store.load(id)
-    return record && restoreRuntime(record, runtimeOptions(id))
-  }
-
   async function find(id: SessionId, principal: Principal): Promise<SessionRuntime | undefined> {
-    const found = held.get(id) ?? restore(id)
+    const found = held.get(id) ?? restoreRuntime(runtimeOptions(id))
     held.set(id, found)
     const runtime = await found.catch(() => undefined)
     if (runtime === undefined) held.delete(id)
@@ -59,7 +54,7 @@ export function createLocalRouter({ mintId, ...options }: LocalRouterOptions): S
 
     async follow(id, principal, { lastEventId, signal }) {
       const runtime = await find(id, principal)
-      const record = await runtime?.load()
+      const record = await store.load(id)
       if (runtime === undefined || record === undefined) return { kind: 'gone' }
       try {
         const start = await locate(store, id, record, lastEventId)

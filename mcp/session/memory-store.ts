@@ -41,7 +41,8 @@ export function createMemoryStore(options: MemoryStoreOptions): SessionStore {
 
     async entries(id, stream, after) {
       const held = find(id)
-      const tail = held?.streams.get(stream) ?? (held?.session.standalone === stream ? EMPTY : undefined)
+      const tail =
+        held?.streams.get(stream) ?? (held?.session.standalone === stream ? EMPTY : undefined)
       if (tail === undefined) return undefined
       const at = Math.max(after + 1, tail.at)
       return { at, entries: tail.entries.slice(at - tail.at) }

@@ -48,7 +48,10 @@ export function parseInitialize(text: string): InitializeMessage {
     throw new ServerError('session_required', 'Bad Request: the mcp-session-id header is missing')
   }
   if (isInitializeRequest(message)) return message
-  throw new ServerError('invalid_params', 'Cannot begin session: its params are not those of initialize')
+  throw new ServerError(
+    'invalid_params',
+    'Cannot begin session: its params are not those of initialize',
+  )
 }
 
 function parseJson(text: string): unknown {

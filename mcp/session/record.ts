@@ -55,13 +55,24 @@ function nextReplies(
   const kept = replies.filter(
     ({ at, attempt }) =>
       at > now - replyRetentionMs &&
-      !(attempt !== undefined && attempt.sender === settled?.sender && attempt.number < settled.below),
+      !(
+        attempt !== undefined &&
+        attempt.sender === settled?.sender &&
+        attempt.number < settled.below
+      ),
   )
   return reply === undefined ? kept : [...kept.slice(-(maxReplies - 1)), { ...reply, at: now }]
 }
 
 function newSession(begin: NonNullable<Commit['begin']>, now: number): StoredSession {
-  return { ...begin, settings: { subscriptions: [] }, state: {}, version: 0, seenAt: now, replies: [] }
+  return {
+    ...begin,
+    settings: { subscriptions: [] },
+    state: {},
+    version: 0,
+    seenAt: now,
+    replies: [],
+  }
 }
 
 /** The state of a session that lives elsewhere, as its holder sent it. */
@@ -82,7 +93,9 @@ export function unpackSession(text: string): StoredSession {
 
 const jsonObject = z.custom<JsonObject>((value) => typeof value === 'object' && value !== null)
 const state = z.custom<SessionState>((value) => typeof value === 'object' && value !== null)
-const streamId = z.custom<StreamId>((value) => typeof value === 'string' && parseStreamId(value) === value)
+const streamId = z.custom<StreamId>(
+  (value) => typeof value === 'string' && parseStreamId(value) === value,
+)
 
 const packedSession = z
   .object({
@@ -114,4 +127,4 @@ const packedSession = z
       }),
     ),
   })
-  .transform(({ format: _, ...session }): StoredSession => session)
+  .transform((row): StoredSession => row)

@@ -61,7 +61,11 @@ export interface FollowRequest {
 }
 
 export type Following =
-  | { readonly kind: 'following'; readonly after: EventId; readonly events: AsyncIterable<StreamEvent> }
+  | {
+      readonly kind: 'following'
+      readonly after: EventId
+      readonly events: AsyncIterable<StreamEvent>
+    }
   | Unserved
 
 export type StreamEvent =

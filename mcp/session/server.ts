@@ -62,3 +62,10 @@ function addResource(server: McpServer, resource: StateResource, host: ServerHos
     },
   )
 }
+
+/** `__proto__` as a key of its own is lost on the way to a tool's schema, so it is refused here. */
+export function refuseUnsafeKeys(value: unknown): void {
+  if (typeof value !== 'object' || value === null) return
+  if (Object.hasOwn(value, '__proto__')) throw new Error('Unrecognized key: "__proto__"')
+  for (const part of Object.values(value)) refuseUnsafeKeys(part)
+}

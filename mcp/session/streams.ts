@@ -41,7 +41,10 @@ function unknownEvent(why: string): ServerError {
 
 /** Wakes those who follow a stream of this process; a stream has one follower, the newest. */
 export class Followers {
-  readonly #followers = new Map<StreamId, { wake: () => void; stop: (superseded: boolean) => void }>()
+  readonly #followers = new Map<
+    StreamId,
+    { wake: () => void; stop: (superseded: boolean) => void }
+  >()
 
   /** Says that `stream` has grown. */
   wake(stream: StreamId): void {

@@ -36,7 +36,7 @@ export class SessionTransport implements Transport {
   constructor(sessionId: SessionId, listener: Listener) {
     this.sessionId = sessionId
     this.#listener = listener
-    this.onerror = (error) => listener.failed(error)
+    this.onerror = (error): void => listener.failed(error)
   }
 
   start(): Promise<void> {
@@ -76,7 +76,7 @@ export class SessionTransport implements Transport {
   }
 
   #outward(message: JSONRPCMessage): JSONRPCMessage {
-    if ('id' in message) return { ...message, id: this.#question(message.id) } as JSONRPCMessage
+    if ('id' in message) return { ...message, id: this.#question(message.id) }
     if ('method' in message && message.method === 'notifications/cancelled') {
       const requestId = this.#question(message.params?.['requestId'] as RequestId)
       return { ...message, params: { ...message.params, requestId } }

@@ -27,7 +27,10 @@ export const analyzeData = defineTool({
     await call.sleep(300)
     const result = { total_score: score, items_processed: count }
     await call.update((before) => analysisResult.set(before, result))
-    await call.log('info', `Analysis complete: processed ${count} items, total score=${asFloat(score)}`)
+    await call.log(
+      'info',
+      `Analysis complete: processed ${count} items, total score=${asFloat(score)}`,
+    )
     return { items_processed: count, total_score: score, instance: call.instance }
   },
 })

@@ -9,7 +9,11 @@ export const addNote = defineTool({
   name: 'add_note',
   description: `Adds a note to this session: up to ${MAX_NOTES} of up to ${MAX_NOTE_LENGTH} characters.`,
   input: z.strictObject({
-    note: z.string().min(1).max(MAX_NOTE_LENGTH).refine(isStorable, 'Holds a character that is none'),
+    note: z
+      .string()
+      .min(1)
+      .max(MAX_NOTE_LENGTH)
+      .refine(isStorable, 'Holds a character that is none'),
   }),
   async run(call, { note }) {
     const state = await call.update((before) => notes.set(before, append(notes.get(before), note)))

@@ -103,7 +103,10 @@ function addStreamTools(server: McpServer): void {
 }
 
 function addQuestionTools(server: McpServer): void {
-  const sampling = { description: 'Asks the client model', inputSchema: z.object({ prompt: z.string() }) }
+  const sampling = {
+    description: 'Asks the client model',
+    inputSchema: z.object({ prompt: z.string() }),
+  }
   server.registerTool('test_sampling', sampling, async ({ prompt }, { mcpReq }) => {
     const messages = [{ role: 'user' as const, content: { type: 'text' as const, text: prompt } }]
     const { content } = await mcpReq.send({
@@ -113,7 +116,10 @@ function addQuestionTools(server: McpServer): void {
     return text(`LLM response: ${JSON.stringify(content)}`)
   })
 
-  const elicitation = { description: 'Asks the user', inputSchema: z.object({ message: z.string() }) }
+  const elicitation = {
+    description: 'Asks the user',
+    inputSchema: z.object({ message: z.string() }),
+  }
   server.registerTool('test_elicitation', elicitation, ({ message }, ctx) =>
     ask(ctx, message, {
       type: 'object',
@@ -181,7 +187,8 @@ function addPrompts(server: McpServer): void {
   server.registerPrompt('test_simple_prompt', { description: 'A simple prompt' }, () => ({
     messages: [said('This is a simple prompt for testing.')],
   }))
-  const complete = (value: string) => ['paris', 'park', 'party'].filter((word) => word.startsWith(value))
+  const complete = (value: string) =>
+    ['paris', 'park', 'party'].filter((word) => word.startsWith(value))
   const argsSchema = z.object({
     arg1: completable(z.string().describe('First test argument'), complete),
     arg2: z.string().describe('Second test argument'),
@@ -200,9 +207,13 @@ function addPrompts(server: McpServer): void {
       said('Please process the embedded resource above.'),
     ],
   }))
-  server.registerPrompt('test_prompt_with_image', { description: 'A prompt with an image' }, () => ({
-    messages: [{ role: 'user', content: image }, said('Please analyze the image above.')],
-  }))
+  server.registerPrompt(
+    'test_prompt_with_image',
+    { description: 'A prompt with an image' },
+    () => ({
+      messages: [{ role: 'user', content: image }, said('Please analyze the image above.')],
+    }),
+  )
 }
 
 function addTool(

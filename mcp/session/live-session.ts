@@ -1,0 +1,110 @@
+import type { JSONRPCMessage } from '@modelcontextprotocol/server'
+import { ServerError } from '../errors.ts'
+import type { SessionId, StreamId } from './ids.ts'
+import type { Append, Commit, CommitOutcome, Entry, SessionRecord, SessionStore } from './store.ts'
+
+export interface LiveSessionOptions {
+  readonly id: SessionId
+  readonly store: SessionStore
+  /** The URIs under which the session's state is shown; subscribers are told of each change. */
+  readonly shownAt: readonly string[]
+  /** Called after each commit that appended to `stream`: who follows it may look. */
+  readonly grown: (stream: StreamId) => void
+}
+
+/** A session as one holder sees it: the record it last read, and the way to commit to it. */
+export class LiveSession {
+  readonly #options: LiveSessionOptions
+  #record: SessionRecord | undefined
+  #settled: Commit['settled']
+  #turn: Promise<void> = Promise.resolve()
+  /** The place of the standalone stream's next entry; read when it is first written to. */
+  #nextStandalone: number | undefined
+
+  constructor(options: LiveSessionOptions) {
+    this.#options = options
+  }
+
+  get record(): SessionRecord {
+    if (this.#record === undefined) throw new ServerError('session_not_found', 'Session not found')
+    return this.#record
+  }
+
+  async load(): Promise<SessionRecord | undefined> {
+    const record = await this.#options.store.load(this.#options.id)
+    if (record !== undefined) this.#record = record
+    return record
+  }
+
+  async begin(begin: NonNullable<Commit['begin']>): Promise<void> {
+    // A conflict means that this very request has begun the session before.
+    await this.#options.store.commit(this.#options.id, { begin })
+    await this.load()
+  }
+
+  async commit(commit: Commit): Promise<CommitOutcome> {
+    const { store, id, grown } = this.#options
+    const append = [...(commit.append ?? []), ...(await this.#toSubscribers(commit))]
+    const settled = this.#settled
+    const whole = { ...commit, ...(settled && { settled }), ...(append.length > 0 && { append }) }
+    const outcome = await store.commit(id, whole)
+    if (outcome.kind !== 'committed') {
+      this.#nextStandalone = undefined
+      return outcome
+    }
+    const { record } = this
+    const { version } = outcome
+    const state = commit.change?.state ?? record.state
+    this.#record = { ...record, version, state, settings: commit.settings ?? record.settings }
+    for (const { stream } of append) grown(stream)
+    return outcome
+  }
+
+  /** The router's word that its attempts under a number are over; goes with the next commit. */
+  settle(settled: NonNullable<Commit['settled']>): void {
+    this.#settled = settled
+  }
+
+  /** Waits until no other update is open in this holder. Call what it answers to let the next in. */
+  async turn(): Promise<() => void> {
+    const before = this.#turn
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.#turn = before.then(() => promise)
+    await before
+    return resolve
+  }
+
+  /** Sends a message that belongs to no call. */
+  async say(message: JSONRPCMessage): Promise<void> {
+    for (let kind: CommitOutcome['kind'] = 'conflict'; kind === 'conflict';) {
+      const append = await this.#toStandalone([{ kind: 'message', message }])
+      kind = (await this.commit({ append: [append] })).kind
+    }
+  }
+
+  async #toSubscribers({ change }: Commit): Promise<Append[]> {
+    if (change === undefined) return []
+    const { subscriptions } = this.record.settings
+    const uris = this.#options.shownAt.filter((uri) => subscriptions.includes(uri))
+    if (uris.length === 0) return []
+    return [
+      await this.#toStandalone(uris.map((uri) => ({ kind: 'message', message: updated(uri) }))),
+    ]
+  }
+
+  async #toStandalone(entries: readonly Entry[]): Promise<Append> {
+    const { standalone: stream } = this.record
+    const at = this.#nextStandalone ?? (await this.#findNext(stream))
+    this.#nextStandalone = at + entries.length
+    return { stream, at, entries }
+  }
+
+  async #findNext(stream: StreamId): Promise<number> {
+    const stored = await this.#options.store.entries(this.#options.id, stream, 0)
+    return stored === undefined ? 1 : stored.at + stored.entries.length
+  }
+}
+
+function updated(uri: string): JSONRPCMessage {
+  return { jsonrpc: '2.0', method: 'notifications/resources/updated', params: { uri } }
+}

@@ -1,0 +1,220 @@
+import { describe, expect, it } from 'vitest'
+import { createStreamId, type Principal, type SessionId } from '../../mcp/session/ids.ts'
+import type { Commit, Entry, Reply, SessionStore } from '../../mcp/session/store.ts'
+
+/** A fresh store, the id of a session that it does not hold yet, and a hand on its clock. */
+export interface StoreUnderTest {
+  readonly store: SessionStore
+  readonly id: SessionId
+  readonly advance: (ms: number) => void
+  /** What the store does with an unused session after its time to live, in milliseconds. */
+  readonly ttlMs: number
+  /** A use may be recorded this much later than it was, never earlier. */
+  readonly graceMs: number
+}
+
+export type UseStore = (body: (under: StoreUnderTest) => Promise<void>) => Promise<void>
+
+const standalone = createStreamId()
+const begin = {
+  principal: 'me' as Principal,
+  initialize: { protocolVersion: '2025-11-25', capabilities: {}, clientInfo: {} },
+  standalone,
+}
+
+/** What every store must do, whatever it keeps sessions in. */
+export function sessionStoreContract(name: string, useStore: UseStore): void {
+  describe(`session store: ${name}`, () => {
+    it('knows nothing of a session that was never begun', () =>
+      useStore(async ({ store, id }) => {
+        expect(await store.load(id)).toBeUndefined()
+        expect(await store.entries(id, standalone, 0)).toBeUndefined()
+        expect(await store.commit(id, change(0, { counter: 1 }))).toEqual({ kind: 'gone' })
+        expect(await store.drop(id)).toBe(false)
+        expect(await store.load(id)).toBeUndefined()
+      }))
+
+    it('begins a session at version 0 with empty state', () =>
+      useStore(async ({ store, id }) => {
+        expect(await store.commit(id, { begin })).toEqual({ kind: 'committed', version: 0 })
+        expect(await store.load(id)).toMatchObject({
+          ...begin,
+          settings: { subscriptions: [] },
+          state: {},
+          version: 0,
+        })
+      }))
+
+    it('does not begin a session twice', () =>
+      useStore(async ({ store, id }) => {
+        await store.commit(id, { begin })
+        await store.commit(id, change(0, { counter: 1 }))
+        expect(await store.commit(id, { begin })).toEqual({ kind: 'conflict' })
+        expect(await store.load(id)).toMatchObject({ version: 1, state: { counter: 1 } })
+      }))
+
+    it('refuses the second of two commits made from the same version', () =>
+      useBegun(useStore, async ({ store, id }) => {
+        expect(await store.commit(id, change(0, { counter: 1 }))).toMatchObject({ version: 1 })
+        expect(await store.commit(id, change(0, { counter: 9 }))).toEqual({ kind: 'conflict' })
+        expect(await store.load(id)).toMatchObject({ version: 1, state: { counter: 1 } })
+      }))
+
+    it('lets one of many racing commits through', () =>
+      useBegun(useStore, async ({ store, id }) => {
+        const racing = Array.from({ length: 10 }, (_, n) => store.commit(id, change(0, { n })))
+        const kinds = (await Promise.all(racing)).map(({ kind }) => kind)
+        expect(kinds.filter((kind) => kind === 'committed')).toHaveLength(1)
+        expect(kinds.filter((kind) => kind === 'conflict')).toHaveLength(9)
+      }))
+
+    it('keeps state of every JSON shape, and names that mean something elsewhere', () =>
+      useBegun(useStore, async ({ store, id }) => {
+        const state = {
+          'a:b': [1, 1.5, -0.25, null, true, '', 'ü \u{1f980}\n"'],
+          '*': { '?': { '{}': [] } },
+          constructor: 'x',
+        }
+        await store.commit(id, change(0, state))
+        expect((await store.load(id))?.state).toEqual(state)
+      }))
+
+    it('keeps settings and leaves the version', () =>
+      useBegun(useStore, async ({ store, id }) => {
+        const settings = { logLevel: 'error', subscriptions: ['a:b'] }
+        expect(await store.commit(id, { settings })).toEqual({ kind: 'committed', version: 0 })
+        expect(await store.load(id)).toMatchObject({ settings, version: 0 })
+      }))
+
+    it('answers a key that it has a reply for with that reply, and changes nothing', () =>
+      useBegun(useStore, async ({ store, id }) => {
+        const first = reply('k', 1)
+        await store.commit(id, { ...change(0, { counter: 1 }), reply: first })
+        const again = await store.commit(id, { ...change(1, { counter: 2 }), reply: reply('k', 2) })
+        expect(again).toMatchObject({ kind: 'answered', reply: first })
+        expect(await store.load(id)).toMatchObject({ version: 1, state: { counter: 1 } })
+      }))
+
+    it('knows a reply before it minds the version', () =>
+      useBegun(useStore, async ({ store, id }) => {
+        await store.commit(id, { ...change(0, { counter: 1 }), reply: reply('k', 1) })
+        const again = await store.commit(id, { ...change(0, { counter: 1 }), reply: reply('k', 1) })
+        expect(again.kind).toBe('answered')
+      }))
+
+    it('keeps no reply of a commit that it refused', () =>
+      useBegun(useStore, async ({ store, id }) => {
+        await store.commit(id, { ...change(7, { counter: 1 }), reply: reply('k', 1) })
+        const fresh = await store.commit(id, { ...change(0, { counter: 1 }), reply: reply('k', 1) })
+        expect(fresh).toEqual({ kind: 'committed', version: 1 })
+      }))
+
+    it('forgets the replies that their router has settled, and no others', () =>
+      useBegun(useStore, async ({ store, id }) => {
+        for (const number of [1, 2, 3]) {
+          const attempt = { sender: 'a', number }
+          await store.commit(id, { reply: { ...reply(`a/${number}`, number), attempt } })
+        }
+        await store.commit(id, { reply: { ...reply('b/1', 1), attempt: { sender: 'b', number: 1 } } })
+        await store.commit(id, { reply: reply('mine', 1), settled: { sender: 'a', below: 3 } })
+        const kinds = []
+        for (const key of ['a/1', 'a/2', 'a/3', 'b/1', 'mine']) {
+          kinds.push((await store.commit(id, { reply: reply(key, 0) })).kind)
+        }
+        expect(kinds).toEqual(['committed', 'committed', 'answered', 'answered', 'answered'])
+      }))
+
+    it('appends to a stream and reads on from any place', () =>
+      useBegun(useStore, async ({ store, id }) => {
+        const stream = createStreamId()
+        expect(await store.entries(id, stream, 0)).toBeUndefined()
+        for (let at = 1; at <= 150; at += 2) {
+          const entries = [message(at), message(at + 1)]
+          await store.commit(id, { append: [{ stream, at, entries }] })
+        }
+        for (const after of [0, 1, 63, 64, 65, 128, 149, 150]) {
+          const stored = await store.entries(id, stream, after)
+          expect(stored?.at).toBe(after + 1)
+          expect(stored?.entries).toEqual(
+            Array.from({ length: 150 - after }, (_, n) => message(after + 1 + n)),
+          )
+        }
+      }))
+
+    it('gives each place of a stream to one writer', () =>
+      useBegun(useStore, async ({ store, id }) => {
+        const stream = createStreamId()
+        const append = [{ stream, at: 1, entries: [message(1)] }]
+        expect((await store.commit(id, { append })).kind).toBe('committed')
+        expect((await store.commit(id, { append })).kind).toBe('conflict')
+        const gap = [{ stream, at: 3, entries: [message(3)] }]
+        expect((await store.commit(id, { append: gap })).kind).toBe('conflict')
+        expect((await store.entries(id, stream, 0))?.entries).toEqual([message(1)])
+      }))
+
+    it('commits state, reply and entries together or not at all', () =>
+      useBegun(useStore, async ({ store, id }) => {
+        const stream = createStreamId()
+        const refused = {
+          ...change(0, { counter: 1 }),
+          reply: reply('k', 1),
+          append: [{ stream, at: 2, entries: [message(1)] }],
+        }
+        expect((await store.commit(id, refused)).kind).toBe('conflict')
+        expect(await store.load(id)).toMatchObject({ version: 0, state: {} })
+        expect(await store.entries(id, stream, 0)).toBeUndefined()
+        expect((await store.commit(id, { reply: reply('k', 1) })).kind).toBe('committed')
+      }))
+
+    it('has an empty standalone stream from the beginning', () =>
+      useBegun(useStore, async ({ store, id }) => {
+        expect(await store.entries(id, standalone, 0)).toEqual({ at: 1, entries: [] })
+      }))
+
+    it('ends everything of a session at once', () =>
+      useBegun(useStore, async ({ store, id }) => {
+        await store.commit(id, { append: [{ stream: standalone, at: 1, entries: [message(1)] }] })
+        expect(await store.drop(id)).toBe(true)
+        expect(await store.load(id)).toBeUndefined()
+        expect(await store.entries(id, standalone, 0)).toBeUndefined()
+        expect(await store.commit(id, change(0, { counter: 1 }))).toEqual({ kind: 'gone' })
+        expect(await store.drop(id)).toBe(false)
+      }))
+
+    it('lets a session live as long as it is used, and ends it when it was not', () =>
+      useBegun(useStore, async ({ store, id, advance, ttlMs, graceMs }) => {
+        for (let use = 0; use < 5; use++) {
+          advance(ttlMs - 1)
+          expect(await store.load(id)).toBeDefined()
+          advance(ttlMs - 1)
+          expect((await store.commit(id, change(use, { use }))).kind).toBe('committed')
+        }
+        advance(ttlMs + graceMs)
+        expect(await store.load(id)).toBeUndefined()
+        expect(await store.commit(id, change(5, {}))).toEqual({ kind: 'gone' })
+        expect(await store.entries(id, standalone, 0)).toBeUndefined()
+      }))
+  })
+}
+
+function useBegun(
+  useStore: UseStore,
+  body: (under: StoreUnderTest) => Promise<void>,
+): Promise<void> {
+  return useStore(async (under) => {
+    await under.store.commit(under.id, { begin })
+    await body(under)
+  })
+}
+
+function change(from: number, state: NonNullable<Commit['change']>['state']): Commit {
+  return { change: { from, state } }
+}
+
+function reply(key: string, value: number): Reply {
+  return { key, fingerprint: 'f', answer: { kind: 'reply', outcome: { result: { value } } } }
+}
+
+function message(n: number): Entry {
+  return { kind: 'message', message: { jsonrpc: '2.0', method: 'test', params: { n } } }
+}

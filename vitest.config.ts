@@ -1,0 +1,28 @@
+import { cloudflareTest } from '@cloudflare/vitest-plugin'
+import { defineConfig } from 'vitest/config'
+
+export default defineConfig({
+  test: {
+    reporters: ['default', './test/support/count-reporter.ts'],
+    projects: [
+      {
+        // The kernel in plain Node, over the memory store.
+        test: { name: 'kernel', include: ['test/mcp/**/*.test.ts'] },
+      },
+      {
+        // Worker and objects inside workerd.
+        plugins: [cloudflareTest({ wrangler: { configPath: './wrangler.toml' } })],
+        test: { name: 'edge', include: ['test/edge/**/*.test.ts'] },
+      },
+      {
+        // Whole servers as processes, with real clients.
+        test: {
+          name: 'system',
+          include: ['test/{clients,failover,conformance,project}/**/*.test.ts'],
+          testTimeout: 120_000,
+          hookTimeout: 60_000,
+        },
+      },
+    ],
+  },
+})
