@@ -71,6 +71,7 @@ export function createLocalRouter({ mintId, ...options }: LocalRouterOptions): S
       if (runtime === undefined) return false
       held.delete(id)
       const existed = await store.drop(id)
+      followers.end(id)
       await runtime.close()
       return existed
     },

@@ -41,10 +41,7 @@ function unknownEvent(why: string): ServerError {
 
 /** Wakes those who follow a stream of this process; a stream has one follower, the newest. */
 export class Followers {
-  readonly #followers = new Map<
-    StreamId,
-    { wake: () => void; stop: (superseded: boolean) => void }
-  >()
+  readonly #followers = new Map<StreamId, Follower>()
 
   /** Says that `stream` has grown. */
   wake(stream: StreamId): void {
@@ -54,6 +51,11 @@ export class Followers {
   /** Closes the connection of who follows `stream`. They may resume. */
   detach(stream: StreamId): void {
     this.#followers.get(stream)?.stop(false)
+  }
+
+  /** Ends all streams of session `id`. */
+  end(id: SessionId): void {
+    for (const follower of this.#followers.values()) if (follower.id === id) follower.stop(false)
   }
 
   /** The events behind `start`, as they are committed, until the stream, or `signal`, ends. */
@@ -66,9 +68,10 @@ export class Followers {
     const { stream } = start
     const state = { over: start.ended, superseded: false }
     let grown = Promise.withResolvers<void>()
-    const follower = {
+    const follower: Follower = {
+      id,
       wake: () => grown.resolve(),
-      stop: (superseded: boolean) => {
+      stop: (superseded) => {
         Object.assign(state, { over: true, superseded })
         grown.resolve()
       },
@@ -90,4 +93,10 @@ export class Followers {
       if (this.#followers.get(stream) === follower) this.#followers.delete(stream)
     }
   }
+}
+
+interface Follower {
+  readonly id: SessionId
+  readonly wake: () => void
+  readonly stop: (superseded: boolean) => void
 }

@@ -115,7 +115,9 @@ export function sessionStoreContract(name: string, useStore: UseStore): void {
           const attempt = { sender: 'a', number }
           await store.commit(id, { reply: { ...reply(`a/${number}`, number), attempt } })
         }
-        await store.commit(id, { reply: { ...reply('b/1', 1), attempt: { sender: 'b', number: 1 } } })
+        await store.commit(id, {
+          reply: { ...reply('b/1', 1), attempt: { sender: 'b', number: 1 } },
+        })
         await store.commit(id, { reply: reply('mine', 1), settled: { sender: 'a', below: 3 } })
         const kinds = []
         for (const key of ['a/1', 'a/2', 'a/3', 'b/1', 'mine']) {

@@ -1,0 +1,63 @@
+import { parseConfig } from '../../mcp/config.ts'
+import { createApp } from '../../mcp/http/app.ts'
+import { HTTP_LIMITS } from '../../mcp/http/limits.ts'
+import { anonymous } from '../../mcp/http/principal.ts'
+import type { LogEvent } from '../../mcp/log.ts'
+import { systemClock, type Clock } from '../../mcp/session/clock.ts'
+import { randomText, type SessionId } from '../../mcp/session/ids.ts'
+import { createLocalRouter } from '../../mcp/session/local-router.ts'
+import { createMemoryStore } from '../../mcp/session/memory-store.ts'
+import type { SessionRouter } from '../../mcp/session/router.ts'
+import type { SessionStore } from '../../mcp/session/store.ts'
+import type { Pack } from '../../mcp/session/tool.ts'
+import { tools } from '../../mcp/tools/index.ts'
+import type { Fetch } from './mcp.ts'
+
+export interface LocalApp {
+  readonly fetch: Fetch
+  readonly router: SessionRouter
+  readonly events: LogEvent[]
+}
+
+export interface LocalAppOptions {
+  readonly env?: Record<string, string>
+  readonly clock?: Clock
+  readonly pack?: Pack
+  readonly store?: SessionStore
+  readonly instance?: string
+}
+
+/** The server in this process. Two of them on one store are two instances of a fleet. */
+export function createLocalApp(options: LocalAppOptions = {}): LocalApp {
+  const { clock = systemClock, pack = tools, instance = 'local-1' } = options
+  const config = parseConfig(options.env ?? {})
+  const store = options.store ?? createLocalStore(options)
+  const events: LogEvent[] = []
+  const log = (event: LogEvent): void => void events.push(event)
+  const router = createLocalRouter({
+    mintId: () => randomText(33) as SessionId,
+    pack,
+    store,
+    instance,
+    clock,
+    log,
+    status: { startedAt: clock.now(), countSessions: () => Promise.resolve(1) },
+    limits: config.runtime,
+  })
+  const app = createApp({
+    ...config,
+    router,
+    authenticate: anonymous,
+    limits: HTTP_LIMITS,
+    instance,
+    clock,
+    log,
+    reachesStore: () => Promise.resolve(true),
+  })
+  return { fetch: async (request) => app.fetch(request), router, events }
+}
+
+export function createLocalStore({ clock = systemClock, env = {} }: LocalAppOptions): SessionStore {
+  const { ttlMs, record } = parseConfig(env)
+  return createMemoryStore({ ...record, ttlMs, now: () => clock.now(), standaloneTail: 1024 })
+}
