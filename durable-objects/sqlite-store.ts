@@ -29,6 +29,8 @@ const chunkKey = (stream: StreamId, first: number) =>
 
 const CHUNK_ENTRIES = 64
 const CHUNK_CHARS = 256 * 1024
+// A row takes 2 MB, and a character up to two bytes of it.
+const MAX_ROW_CHARS = 1_000_000
 
 /** What the store needs of `ctx.storage`; all of it is synchronous, and so is a commit. */
 export type ObjectStorage = Pick<
@@ -168,18 +170,15 @@ class SqliteStore implements ObjectStore {
   }
 
   #put(rows: readonly { key: string; text: string }[]): void {
-    const { kv } = this.#storage
+    if (rows.some(({ text }) => text.length > MAX_ROW_CHARS)) {
+      throw new ServerError('state_too_large', 'Cannot commit: the session holds too much')
+    }
     const put = (): void => {
-      for (const { key, text } of rows) kv.put(key, text)
+      for (const { key, text } of rows) this.#storage.kv.put(key, text)
     }
-    try {
-      // One row is a transaction by itself, and a cheaper one.
-      if (rows.length === 1) put()
-      else this.#storage.transactionSync(put)
-    } catch (error) {
-      if (!/TOOBIG|too (big|large)/i.test(String(error))) throw error
-      throw new ServerError('state_too_large', 'Cannot commit: a row would be larger than 2 MB')
-    }
+    // One row is a transaction by itself, and a cheaper one.
+    if (rows.length === 1) put()
+    else this.#storage.transactionSync(put)
   }
 
   #tailOf(stream: StreamId): Chunk {

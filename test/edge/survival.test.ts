@@ -1,0 +1,319 @@
+import {
+  evictDurableObject,
+  listDurableObjectIds,
+  runDurableObjectAlarm,
+  runInDurableObject,
+} from 'cloudflare:test'
+import { describe, expect, it, vi } from 'vitest'
+import {
+  BASE,
+  callTool,
+  collect,
+  openSession,
+  post,
+  POST_HEADERS,
+  readEvents,
+  rpc,
+  send,
+  toolCall,
+  until,
+  type RpcReply,
+  type SseEvent,
+} from '../support/mcp.ts'
+import { edgeFetch, objectOf, SESSIONS } from './support.ts'
+
+const fetch = edgeFetch
+
+vi.setConfig({ testTimeout: 20_000 })
+
+describe('a session on the edge', () => {
+  it.each([
+    ['evicted', evict],
+    ['reset', reset],
+  ])('goes on under its id when its object is %s between calls', async (_what, kill) => {
+    const session = await openSession(fetch)
+    await rpc(fetch, session, setLevel('error'))
+    const instances = new Set<unknown>()
+    for (let round = 1; round <= 10; round++) {
+      const result = await callTool(fetch, session, 'increment_counter')
+      expect(result['counter']).toBe(round)
+      instances.add(result['instance'])
+      await kill(session)
+    }
+    expect(instances.size).toBe(10)
+    const events = await eventsOf(session, toolCall('analyze_data', { num_items: 0 }))
+    // Priming and result: the log level was kept, so that nothing was logged.
+    expect(events).toHaveLength(2)
+  })
+
+  it('loses no acknowledged write and doubles none while its object is reset under load', async () => {
+    const session = await openSession(fetch)
+    const counters: unknown[] = []
+    let calls = 0
+    let resets = 0
+    await Promise.all(
+      Array.from({ length: 8 }, async () => {
+        while (calls < 1000) {
+          calls++
+          counters.push((await callTool(fetch, session, 'increment_counter'))['counter'])
+          if (counters.length < 50 * (resets + 1)) continue
+          resets++
+          await reset(session)
+        }
+      }),
+    )
+    expect(resets).toBeGreaterThan(10)
+    expect((await callTool(fetch, session, 'get_counter'))['counter']).toBe(calls)
+    expect(new Set(counters).size).toBe(calls)
+  }, 60_000)
+
+  it('keeps the client capabilities over a reset', async () => {
+    const session = await openSession(fetch)
+    await reset(session)
+    await callTool(fetch, session, 'get_counter')
+    const record = await runInDurableObject(objectOf(session), (_object, { storage }) =>
+      JSON.parse(String(storage.kv.get('session'))),
+    )
+    expect(record.initialize.capabilities).toEqual({ elicitation: {} })
+  })
+
+  it.each([
+    ['hibernates', evict],
+    ['is evicted with its sockets closed', evictClosing],
+    ['is reset', reset],
+  ])('holds a GET stream open while its object %s', async (_what, kill) => {
+    const session = await openSession(fetch)
+    const uri = `resource://session/${session}/summary`
+    const params = { uri }
+    await rpc(fetch, session, { jsonrpc: '2.0', id: 1, method: 'resources/subscribe', params })
+    const stream = readEvents(await listen(session))
+    const seen = [((await stream.next()).value as SseEvent).id]
+    for (let round = 0; round < 5; round++) {
+      await callTool(fetch, session, 'increment_counter')
+      seen.push(((await stream.next()).value as SseEvent).id)
+      await kill(session)
+    }
+    expect(seen.map((id) => Number(id.split('.')[1]))).toEqual([0, 1, 2, 3, 4, 5])
+    await stream.return(undefined)
+  })
+
+  it('gives the client of a call an error when the object is reset under it', async () => {
+    const session = await openSession(fetch)
+    const stream = readEvents(
+      await send(fetch, session, toolCall('analyze_data', { num_items: 50 }, 'slow')),
+    )
+    await stream.next()
+    await stream.next()
+    await reset(session)
+    const events = await collect(stream)
+    expect(JSON.parse(events.at(-1)?.data ?? '')).toMatchObject({
+      id: 'slow',
+      error: { data: { type: 'call_interrupted' } },
+    })
+    expect(await callTool(fetch, session, 'increment_counter')).toMatchObject({ counter: 1 })
+  })
+
+  it('replays a finished stream after a reset', async () => {
+    const session = await openSession(fetch)
+    const events = await eventsOf(session, toolCall('analyze_data', { num_items: 1 }))
+    await reset(session)
+    const replayed = await collect(readEvents(await listen(session, events[0]?.id)))
+    expect(replayed.slice(1)).toEqual(events.slice(1))
+  })
+
+  it('expires when unused for its time to live, and not while a stream is open', async () => {
+    const session = await openSession(fetch)
+    await callTool(fetch, session, 'increment_counter')
+    const stream = readEvents(await listen(session))
+    await stream.next()
+    await age(session)
+    expect(await runDurableObjectAlarm(objectOf(session))).toBe(true)
+    expect(await callTool(fetch, session, 'get_counter')).toMatchObject({ counter: 1 })
+
+    await stream.return(undefined)
+    await until(
+      () => runInDurableObject(objectOf(session), (_o, state) => state.getWebSockets().length),
+      (open) => open === 0,
+    )
+    await age(session)
+    expect(await runDurableObjectAlarm(objectOf(session))).toBe(true)
+    const response = await send(fetch, session, toolCall('get_counter'))
+    expect(response.status).toBe(404)
+    expect(((await response.json()) as RpcReply).error?.message).toBe('Session not found')
+    expect(await rowsOf(session)).toEqual([])
+  })
+
+  it('is gone to its clients when its alarm is late', async () => {
+    const session = await openSession(fetch)
+    await age(session)
+    expect((await send(fetch, session, toolCall('get_counter'))).status).toBe(404)
+  })
+
+  it('leaves no row behind when it is deleted, whatever it held', async () => {
+    const session = await openSession(fetch)
+    await eventsOf(session, toolCall('analyze_data', { num_items: 1 }))
+    const headers = { 'mcp-session-id': session, host: POST_HEADERS.host }
+    await fetch(new Request(`${BASE}/mcp`, { method: 'DELETE', headers }))
+    expect(await rowsOf(session)).toEqual([])
+    expect(await runDurableObjectAlarm(objectOf(session))).toBe(false)
+  })
+
+  it('lets go of finished streams at its alarm', async () => {
+    const session = await openSession(fetch)
+    await eventsOf(session, toolCall('analyze_data', { num_items: 0 }))
+    const stream = readEvents(await listen(session))
+    await stream.next()
+    expect((await rowsOf(session)).length).toBe(2)
+    await age(session)
+    await runDurableObjectAlarm(objectOf(session))
+    expect(await rowsOf(session)).toEqual(['session'])
+    await stream.return(undefined)
+  })
+
+  it('refuses state that is larger than a row, and keeps what it had', async () => {
+    const session = await openSession(fetch)
+    await runInDurableObject(objectOf(session), (_object, { storage }) => {
+      const record = JSON.parse(String(storage.kv.get('session')))
+      const state = { notes: ['x'.repeat(995_000)] }
+      storage.kv.put('session', JSON.stringify({ ...record, state }))
+    })
+    await evict(session)
+    const reply = await rpc(fetch, session, toolCall('add_note', { note: 'y'.repeat(8000) }))
+    expect(reply.error?.data?.type).toBe('state_too_large')
+    expect((await callTool(fetch, session, 'list_notes'))['notes']).toHaveLength(1)
+    expect(await callTool(fetch, session, 'add_note', { note: 'z' })).toMatchObject({ notes_count: 2 })
+  })
+})
+
+describe('what a session costs', () => {
+  it('is one row and one alarm to begin', async () => {
+    const written = await countWrites()
+    const session = await openSession(fetch)
+    expect(written()).toEqual({ rows: 1, alarms: 1 })
+    expect(await rowsOf(session)).toEqual(['session'])
+  })
+
+  it('is one row a change and none a read', async () => {
+    const session = await openSession(fetch)
+    const alarmOf = (): Promise<number | null> =>
+      runInDurableObject(objectOf(session), (_object, { storage }) => storage.getAlarm())
+    const alarm = await alarmOf()
+    const written = await countWrites()
+    await callTool(fetch, session, 'increment_counter')
+    await callTool(fetch, session, 'add_note', { note: 'n' })
+    expect(written().rows).toBe(2)
+    for (const name of ['get_counter', 'list_notes', 'get_status', 'get_server_info']) {
+      await callTool(fetch, session, name)
+    }
+    await rpc(fetch, session, { jsonrpc: '2.0', id: 1, method: 'ping' })
+    await rpc(fetch, session, { jsonrpc: '2.0', id: 1, method: 'tools/list' })
+    expect(written().rows).toBe(2)
+    expect(await alarmOf()).toBe(alarm)
+  })
+
+  it('is nothing for ids that were not minted here', async () => {
+    const session = await openSession(fetch)
+    await callTool(fetch, session, 'increment_counter')
+    const before = await objects()
+    const text = JSON.stringify(toolCall('increment_counter'))
+    const statuses = new Set<number>()
+    for (const id of forgedIds(session, 2000)) {
+      const response = await fetch(post(text, { 'mcp-session-id': id }))
+      await response.text()
+      statuses.add(response.status)
+    }
+    expect([...statuses]).toEqual([404])
+    expect(await objects()).toEqual(before)
+    expect(await callTool(fetch, session, 'get_counter')).toMatchObject({ counter: 1 })
+  }, 30_000)
+
+  it('is nothing for requests that begin no session', async () => {
+    const before = await objects()
+    for (const body of [JSON.stringify(toolCall('get_counter')), '{', '[]']) {
+      await (await fetch(post(body))).text()
+    }
+    expect(await objects()).toEqual(before)
+  })
+})
+
+function evict(session: string): Promise<void> {
+  return evictDurableObject(objectOf(session))
+}
+
+function evictClosing(session: string): Promise<void> {
+  return evictDurableObject(objectOf(session), { webSockets: 'close' })
+}
+
+/** What a crash and a deploy do: everything in memory is lost at once. */
+async function reset(session: string): Promise<void> {
+  const abort = (_object: unknown, state: DurableObjectState): void => state.abort('test')
+  await runInDurableObject(objectOf(session), abort).catch(() => undefined)
+}
+
+/** Makes a session look unused for an hour. */
+async function age(session: string): Promise<void> {
+  await runInDurableObject(objectOf(session), (_object, { storage }) => {
+    const hourAgo = Date.now() - 3_600_000
+    const record = JSON.parse(String(storage.kv.get('session')))
+    storage.kv.put('session', JSON.stringify({ ...record, seenAt: hourAgo }))
+    for (const [key, text] of storage.kv.list<string>({ prefix: 'stream/' })) {
+      storage.kv.put(key, JSON.stringify({ ...JSON.parse(text), writtenAt: hourAgo }))
+    }
+  })
+  await evict(session)
+}
+
+async function rowsOf(session: string): Promise<string[]> {
+  return runInDurableObject(objectOf(session), (_object, { storage }) =>
+    [...storage.kv.list()].map(([key]) => key),
+  )
+}
+
+/** Counts what all objects write from now on: a put and a delete are a row each, so is an alarm. */
+async function countWrites(): Promise<() => { rows: number; alarms: number }> {
+  const written = { rows: 0, alarms: 0 }
+  const any = SESSIONS.get(SESSIONS.newUniqueId())
+  await runInDurableObject(any, (_object, { storage }) => {
+    count(Object.getPrototypeOf(storage.kv), 'put', () => written.rows++)
+    count(Object.getPrototypeOf(storage.kv), 'delete', () => written.rows++)
+    count(Object.getPrototypeOf(storage), 'setAlarm', () => written.alarms++)
+  })
+  return () => ({ ...written })
+}
+
+function count(owner: Record<string, Function>, name: string, counted: () => void): void {
+  const original = owner[name]
+  owner[name] = function counting(this: unknown, ...args: unknown[]) {
+    counted()
+    return original?.apply(this, args)
+  }
+}
+
+async function objects(): Promise<string[]> {
+  return (await listDurableObjectIds(SESSIONS)).map(String).toSorted()
+}
+
+function* forgedIds(session: string, count: number): Generator<string> {
+  for (let n = 0; n < count; n++) {
+    const bytes = crypto.getRandomValues(new Uint8Array(32))
+    const random = [...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join('')
+    const at = n % 64
+    const flipped = (parseInt(session.charAt(at), 16) ^ (1 << (n % 4))).toString(16)
+    yield n % 2 === 0 ? random : `${session.slice(0, at)}${flipped}${session.slice(at + 1)}`
+  }
+}
+
+function listen(session: string, lastEventId?: string): Promise<Response> {
+  const headers = new Headers({ accept: 'text/event-stream', host: POST_HEADERS.host })
+  headers.set('mcp-session-id', session)
+  if (lastEventId !== undefined) headers.set('last-event-id', lastEventId)
+  return fetch(new Request(`${BASE}/mcp`, { headers }))
+}
+
+async function eventsOf(session: string, call: object): Promise<SseEvent[]> {
+  return collect(readEvents(await send(fetch, session, call)))
+}
+
+function setLevel(level: string): object {
+  return { jsonrpc: '2.0', id: 1, method: 'logging/setLevel', params: { level } }
+}
