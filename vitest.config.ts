@@ -3,6 +3,8 @@ import { defineConfig } from 'vitest/config'
 
 export default defineConfig({
   test: {
+    // What the servers log is not what a test says.
+    onConsoleLog: (text) => !text.includes('"event"'),
     reporters: ['default', './test/support/count-reporter.ts'],
     projects: [
       {

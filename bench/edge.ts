@@ -118,7 +118,7 @@ function createMiniflare({ name, objects }: Subject, bundle: Buffer): Miniflare 
       durableObjects: Object.fromEntries(
         objects.map(([binding, className]) => [binding, { className, useSQLite: true }]),
       ),
-      durableObjectsPersist: join(scratch, `${name}-data`),
+      resourcePersistencePath: join(scratch, `${name}-data`),
     }),
   )
 }

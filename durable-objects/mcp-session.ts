@@ -93,7 +93,7 @@ export abstract class SessionObject extends DurableObject<Env> {
 
   /** The state as JSON, for another session of the same principal. */
   async stateOf(principal: Principal): Promise<string | undefined> {
-    const record = await this.#store.load(this.#id)
+    const record = (await this.#store.load(this.#id))?.record
     return record?.principal === principal ? JSON.stringify(record.state) : undefined
   }
 
@@ -139,7 +139,10 @@ export abstract class SessionObject extends DurableObject<Env> {
 
   async #find(principal: Principal): Promise<SessionRuntime | undefined> {
     this.#runtime ??= restoreRuntime(this.#options())
-    const runtime = await this.#runtime
+    const runtime = await this.#runtime.catch((error: unknown) => {
+      this.#runtime = undefined
+      throw error
+    })
     if (runtime === undefined) this.#runtime = undefined
     return runtime?.record.principal === principal ? runtime : undefined
   }
@@ -149,7 +152,7 @@ export abstract class SessionObject extends DurableObject<Env> {
     for (const socket of this.ctx.getWebSockets()) socket.close(ENDED)
     await runtime?.close()
     this.#log({ event: 'session_ended', session: this.#id, why })
-    if (this.#reportedAt > 0) await reportSession(this.env.INDEX, this.#id, 0)
+    await reportSession(this.env.INDEX, this.#id, 0)
   }
 
   /** Sends a stream's new entries to whoever follows it. */

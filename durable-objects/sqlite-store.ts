@@ -13,7 +13,7 @@ import type {
   Commit,
   CommitOutcome,
   Entry,
-  SessionRecord,
+  Loaded,
   SessionStore,
   StreamEntries,
 } from '../mcp/session/store.ts'
@@ -77,30 +77,25 @@ class SqliteStore implements ObjectStore {
     this.#seenAt = this.#session?.seenAt ?? 0
   }
 
-  async load(): Promise<SessionRecord | undefined> {
+  async load(_id: SessionId, key?: string): Promise<Loaded | undefined> {
     const session = this.#current()
     if (session === undefined) return undefined
     this.#seenAt = this.#options.now()
-    if (this.#seenAt - session.seenAt > this.#options.touchMs) {
-      this.#write({ ...session, seenAt: this.#seenAt }, [])
-    }
-    return session
+    this.#write(session, [])
+    return { record: session, reply: session.replies.find((reply) => reply.key === key) }
   }
 
   async commit(_id: SessionId, commit: Commit): Promise<CommitOutcome> {
     const { append = [] } = commit
-    const { outcome, session } = applyCommit(
-      this.#current(),
-      commit,
-      this.#options.now(),
-      this.#options,
-    )
+    const now = this.#options.now()
+    const { outcome, session } = applyCommit(this.#current(), commit, now, this.#options)
     if (session === undefined) return outcome
     if (!append.every(({ stream, at }) => at === nextPlace(this.#tailOf(stream)))) {
       return { kind: 'conflict' }
     }
     const { begin, change, settings, reply } = commit
     const onlyAppends = [begin, change, settings, reply].every((part) => part === undefined)
+    this.#seenAt = now
     this.#write(onlyAppends && this.#session ? this.#session : session, append)
     if (begin !== undefined) await this.#setAlarm()
     return outcome
@@ -136,7 +131,7 @@ class SqliteStore implements ObjectStore {
       return false
     }
     this.#sweep(session.standalone)
-    if (this.#seenAt !== session.seenAt) this.#write({ ...session, seenAt: this.#seenAt }, [])
+    this.#write(session, [])
     await this.#setAlarm()
     return true
   }
@@ -154,18 +149,20 @@ class SqliteStore implements ObjectStore {
     await this.#storage.setAlarm(this.#expiresAt())
   }
 
-  #write(session: StoredSession, appends: readonly Append[]): void {
-    const now = this.#options.now()
+  /** Writes what has changed; that the session was used is a change only once in a while. */
+  #write(next: StoredSession, appends: readonly Append[]): void {
+    const { now, touchMs } = this.#options
+    const stale = this.#seenAt - next.seenAt > touchMs
+    const session = stale ? { ...next, seenAt: this.#seenAt } : next
     const chunks = appends.map((part) => {
       return { stream: part.stream, chunk: grow(this.#tailOf(part.stream), part) }
     })
     const rows = chunks.map(({ stream, chunk }) => {
-      return { key: chunkKey(stream, chunk.first), text: packChunk(chunk, now) }
+      return { key: chunkKey(stream, chunk.first), text: packChunk(chunk, now()) }
     })
     if (session !== this.#session) rows.push({ key: SESSION, text: packSession(session) })
     this.#put(rows)
     this.#session = session
-    this.#seenAt = now
     for (const { stream, chunk } of chunks) this.#tails.set(stream, chunk)
   }
 
@@ -177,7 +174,7 @@ class SqliteStore implements ObjectStore {
       for (const { key, text } of rows) this.#storage.kv.put(key, text)
     }
     // One row is a transaction by itself, and a cheaper one.
-    if (rows.length === 1) put()
+    if (rows.length <= 1) put()
     else this.#storage.transactionSync(put)
   }
 

@@ -29,7 +29,6 @@ const TABLE = {
   // Answers to a call that was understood: HTTP went well, the call did not.
   idempotency_key_conflict: { status: 200, rpc: 4091 },
   call_interrupted: { status: 200, rpc: -32603 },
-  // Inside a tool these become its error result.
   state_too_large: { status: 200, rpc: -32603 },
   too_many_calls: { status: 429, rpc: -32000 },
   too_many_streams: { status: 429, rpc: -32000 },

@@ -20,8 +20,9 @@ export async function retryObject<T>(act: () => Promise<T>, options: RetryOption
     try {
       return await act()
     } catch (error) {
-      if (!isRetryable(error)) throw error
-      if (attempt + 1 === MAX_ATTEMPTS) {
+      const retryable = isRetryable(error)
+      if (!retryable && !isOverloaded(error)) throw error
+      if (!retryable || attempt + 1 === MAX_ATTEMPTS) {
         throw new ServerError('store_unavailable', 'Cannot reach session: its object is away')
       }
       options.retried(attempt, String(error))
@@ -37,9 +38,13 @@ function backoffMs(attempt: number, random: () => number): number {
 
 /** Reset objects are worth another try, those that have too much to do are not. */
 function isRetryable(error: unknown): boolean {
-  if (!(error instanceof Error)) return false
-  const { retryable, overloaded, durableObjectReset }: PlatformError = error
-  return overloaded !== true && (retryable === true || durableObjectReset === true)
+  if (!(error instanceof Error) || isOverloaded(error)) return false
+  const { retryable, durableObjectReset }: PlatformError = error
+  return retryable === true || durableObjectReset === true
+}
+
+function isOverloaded(error: unknown): boolean {
+  return error instanceof Error && (error as PlatformError).overloaded === true
 }
 
 interface PlatformError extends Error {

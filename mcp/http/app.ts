@@ -1,9 +1,10 @@
+import type { JSONRPCMessage, RequestId } from '@modelcontextprotocol/server'
 import { Hono } from 'hono'
 import { httpStatusOf, isServerError, rpcErrorOf, ServerError, sessionNotFound } from '../errors.ts'
 import type { Log } from '../log.ts'
 import { parseInitialize } from '../session/message.ts'
-import type { EventId, Principal, SessionId } from '../session/ids.ts'
-import type { Answer, Post, SessionRouter } from '../session/router.ts'
+import type { Principal, SessionId } from '../session/ids.ts'
+import type { Answer, Post, SessionRouter, StreamEvent } from '../session/router.ts'
 import { readBody } from './body.ts'
 import {
   checkCaller,
@@ -28,6 +29,8 @@ export interface AppOptions extends Omit<SseOptions, 'maxBufferedBytes'> {
   readonly reachesStore: () => Promise<boolean>
 }
 
+// What is too much or away now is worth another try soon.
+const RETRY_AFTER_SECONDS = '1'
 const METHODS = 'GET, POST, DELETE'
 
 /** The HTTP surface, the same on every topology: all rules for headers, bodies and origins. */
@@ -85,8 +88,8 @@ async function serveGet(request: Request, options: AppOptions): Promise<Response
   checkGet(request)
   const id = requireSessionId(request)
   const principal = await authenticated(request, options)
-  const lastEventId = request.headers.get('last-event-id') ?? undefined
-  return follow(id, principal, lastEventId, options)
+  const lastEventId = request.headers.get('last-event-id')
+  return follow(id, principal, lastEventId === null ? {} : { lastEventId }, options)
 }
 
 async function serveDelete(request: Request, options: AppOptions): Promise<Response> {
@@ -132,8 +135,11 @@ async function respond(
       return json(answer.body, 200, id)
     case 'accepted':
       return new Response(null, { status: 202, headers: { 'mcp-session-id': id } })
-    case 'stream':
-      return follow(id, principal, answer.after, options)
+    case 'stream': {
+      const { after, replyAs } = answer
+      const from = { lastEventId: after, ...(replyAs !== undefined && { replyAs }) }
+      return follow(id, principal, from, options)
+    }
     case 'refused':
       return json(answer.body, answer.status)
     case 'gone':
@@ -144,7 +150,7 @@ async function respond(
 async function follow(
   id: SessionId,
   principal: Principal,
-  lastEventId: EventId | string | undefined,
+  { lastEventId, replyAs }: { lastEventId?: string; replyAs?: RequestId },
   { router, limits, ...options }: AppOptions,
 ): Promise<Response> {
   const stop = new AbortController()
@@ -152,7 +158,8 @@ async function follow(
   const following = await router.follow(id, principal, request)
   switch (following.kind) {
     case 'following': {
-      const response = streamResponse(following, { ...options, ...limits }, stop)
+      const events = replyAs === undefined ? following.events : renamed(following.events, replyAs)
+      const response = streamResponse({ ...following, events }, { ...options, ...limits }, stop)
       response.headers.set('mcp-session-id', id)
       return response
     }
@@ -160,6 +167,18 @@ async function follow(
       return json(following.body, following.status)
     case 'gone':
       throw sessionNotFound()
+  }
+}
+
+/** The events with the reply's JSON-RPC id set to `id`. */
+async function* renamed(
+  events: AsyncIterable<StreamEvent>,
+  id: RequestId,
+): AsyncGenerator<StreamEvent> {
+  for await (const event of events) {
+    const message = event.kind === 'event' ? (JSON.parse(event.data) as JSONRPCMessage) : undefined
+    if (event.kind !== 'event' || message === undefined || 'method' in message) yield event
+    else yield { ...event, data: JSON.stringify({ ...message, id }) }
   }
 }
 
@@ -187,11 +206,17 @@ class Refusal extends Error {
 }
 
 function json(body: string, status: number, id?: SessionId): Response {
-  const headers = { 'content-type': 'application/json', ...(id && { 'mcp-session-id': id }) }
+  const headers = {
+    'content-type': 'application/json',
+    ...(id && { 'mcp-session-id': id }),
+    ...((status === 429 || status === 503) && { 'retry-after': RETRY_AFTER_SECONDS }),
+  }
   return new Response(body, { status, headers })
 }
 
 function errorResponse(error: ServerError, headers: Record<string, string> = {}): Response {
-  const body = { jsonrpc: '2.0', id: null, error: rpcErrorOf(error) }
-  return Response.json(body, { status: httpStatusOf(error.code), headers })
+  const body = JSON.stringify({ jsonrpc: '2.0', id: null, error: rpcErrorOf(error) })
+  const response = json(body, httpStatusOf(error.code))
+  for (const [name, value] of Object.entries(headers)) response.headers.set(name, value)
+  return response
 }

@@ -1,6 +1,7 @@
-import { isJsonContentType, SUPPORTED_PROTOCOL_VERSIONS } from '@modelcontextprotocol/server'
+import { isJsonContentType } from '@modelcontextprotocol/server'
 import { ServerError } from '../errors.ts'
 import type { SessionId } from '../session/ids.ts'
+import { REVISIONS } from '../session/revisions.ts'
 
 /** Who may ask: names a browser may have been pointed at, and pages that may call. */
 export interface AllowList {
@@ -39,10 +40,10 @@ export function checkGet(request: Request): void {
 
 export function checkProtocolVersion(request: Request): void {
   const version = request.headers.get('mcp-protocol-version')
-  if (version === null || SUPPORTED_PROTOCOL_VERSIONS.includes(version)) return
+  if (version === null || REVISIONS.includes(version)) return
   throw new ServerError(
     'protocol_version_unsupported',
-    `Bad Request: Unsupported protocol version (supported: ${SUPPORTED_PROTOCOL_VERSIONS.join(', ')})`,
+    `Bad Request: Unsupported protocol version (supported: ${REVISIONS.join(', ')})`,
   )
 }
 

@@ -42,7 +42,9 @@ export function streamResponse(
         }
         write(`id: ${after}\nretry: ${retryMs}\ndata:\n\n`)
         keepAlive()
-        void forward(events, write).finally(() => {
+        // A stream that can't be followed any more ends here; its client comes back for the rest.
+        const forwarded = forward(events, write).catch(() => undefined)
+        void forwarded.finally(() => {
           stopKeepAlive()
           close(controller)
         })

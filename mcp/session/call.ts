@@ -29,7 +29,8 @@ export interface Call {
   read(): Promise<SessionState>
   /**
    * Changes the state, once per logical call, and answers the new one. `change` must be pure: it
-   * runs again when another commit came first. What it throws fails the call and changes nothing.
+   * runs again when another commit came first. What it throws fails the call and changes nothing;
+   * what the tool throws later does not take the change back.
    */
   update(change: (state: SessionState) => SessionState): Promise<SessionState>
   /** The state of another session of the same principal; `undefined` if there is none. */
@@ -45,8 +46,8 @@ export interface Call {
   /** Of the whole server: how many sessions have state, and for how long this instance runs. */
   status(): Promise<{ sessions: number; uptimeSeconds: number }>
   /**
-   * Runs an effect outside the session's state and keeps its result: at least once. `fn` gets a
-   * key that is the same however often this step runs, to pass on to whoever can tell repeats.
+   * Runs an effect outside the session's state, at least once. `fn` gets a key that is the same
+   * however often this step runs, to pass on to whoever can tell repeats.
    */
   step<T extends JsonValue>(name: string, fn: (key: string) => Promise<T>): Promise<T>
   /** Asks the user to fill in a form. Throws if the client can't. */

@@ -1,5 +1,5 @@
 import type { JSONRPCMessage, JSONRPCRequest, RequestId } from '@modelcontextprotocol/server'
-import { isServerError, ServerError, sessionNotFound } from '../errors.ts'
+import { isServerError, rpcErrorOf, ServerError, sessionNotFound } from '../errors.ts'
 import { createStreamId, eventId, type EventId, type StreamId } from './ids.ts'
 import type { LiveSession } from './live-session.ts'
 import { freeze, type SessionState } from './state.ts'
@@ -25,7 +25,7 @@ export type Identity = Pick<Reply, 'key' | 'fingerprint' | 'attempt'>
 
 export type ExchangeAnswer =
   | { readonly kind: 'reply'; readonly outcome: RpcOutcome }
-  | { readonly kind: 'stream'; readonly after: EventId }
+  | { readonly kind: 'stream'; readonly after: EventId; readonly id: RequestId }
   | { readonly kind: 'failed'; readonly error: ServerError }
 
 /**
@@ -45,7 +45,6 @@ export class Exchange {
   readonly #done = Promise.withResolvers<void>()
   #stream: { readonly id: StreamId; next: number } | undefined
   #staged: { readonly from: number; state: SessionState; readonly release: () => void } | undefined
-  #changeFailed = false
   #over = false
   #queue: Promise<unknown> = Promise.resolve()
 
@@ -69,13 +68,12 @@ export class Exchange {
 
   restart(run: number): void {
     this.run = run
-    this.#changeFailed = false
   }
 
   async read(): Promise<SessionState> {
     this.#mustGoOn(this.run)
     if (this.#staged !== undefined) return this.#staged.state
-    const record = await this.#host.session.load()
+    const record = (await this.#host.session.load())?.record
     if (record === undefined) throw this.#fail(sessionNotFound())
     return record.state
   }
@@ -92,9 +90,6 @@ export class Exchange {
       const next = freeze(change(state))
       this.#staged = { from: version, state: next, release }
       return next
-    } catch (error) {
-      this.#changeFailed = true
-      throw error
     } finally {
       if (this.#staged === undefined) release()
     }
@@ -114,9 +109,14 @@ export class Exchange {
 
   /** Answers the request. `settings` are committed with the reply. */
   async finish(outcome: RpcOutcome, settings?: Settings): Promise<void> {
-    await this.#inOrder(() => this.#finish(outcome, settings)).catch((error: unknown) => {
-      if (!(error instanceof Abandoned)) this.#fail(error)
-    })
+    try {
+      await this.#inOrder(() => this.#finish(outcome, settings))
+    } catch (error) {
+      if (error instanceof Abandoned) return
+      const known = this.#fail(error)
+      // What was begun must have an end, even where the reply itself could not be written.
+      await this.#writeEnd({ error: rpcErrorOf(known) }).catch(() => undefined)
+    }
   }
 
   /** Answers the request with `error` and lets go of what was not committed. */
@@ -128,14 +128,22 @@ export class Exchange {
 
   async #finish(outcome: RpcOutcome, settings: Settings | undefined): Promise<void> {
     if (this.#stream !== undefined) {
-      await this.#write([{ kind: 'end', message: respond(this.request.id, outcome) }])
-    } else if (this.#staged || settings || (this.#changeFailed && this.identity)) {
+      await this.#writeEnd(outcome)
+    } else if (this.#staged !== undefined || settings !== undefined) {
       const reply = this.#replyRecord({ kind: 'reply', outcome })
       await this.#commit({ ...this.#takeStaged(), ...reply, ...(settings && { settings }) })
-    } else if ((await this.#host.session.load()) === undefined) {
-      throw sessionNotFound()
+    } else {
+      const loaded = await this.#host.session.load(this.identity?.key)
+      if (loaded === undefined) throw sessionNotFound()
+      // It changed something when it ran first.
+      if (loaded.reply !== undefined) return this.#settle(answerFrom(loaded.reply, this.identity))
     }
     this.#settle({ kind: 'reply', outcome })
+  }
+
+  async #writeEnd(outcome: RpcOutcome): Promise<void> {
+    if (this.#stream === undefined) return
+    await this.#write([{ kind: 'end', message: respond(this.request.id, outcome) }])
   }
 
   async #write(entries: readonly Entry[]): Promise<void> {
@@ -154,7 +162,7 @@ export class Exchange {
       append: [{ stream, at: 1, entries: all }],
     })
     this.#stream = { id: stream, next: all.length + 1 }
-    this.#resolve({ kind: 'stream', after: eventId({ stream, after: 1 }) })
+    this.#resolve({ kind: 'stream', after: eventId({ stream, after: 1 }), id: this.request.id })
   }
 
   /** Once a call's stream is open its updates can't wait for the reply. */
@@ -163,7 +171,7 @@ export class Exchange {
       const state = freeze(change(record.state))
       const outcome = await this.#host.session.commit({ change: { from: record.version, state } })
       if (outcome.kind === 'committed') return state
-      record = await this.#host.session.load()
+      record = (await this.#host.session.load())?.record
     }
     throw this.#fail(sessionNotFound())
   }
@@ -224,10 +232,10 @@ export class Exchange {
     if (this.#over || run !== this.run) throw new Abandoned()
   }
 
-  #fail(error: unknown): Error {
+  #fail(error: unknown): ServerError {
     const known = isServerError(error) ? error : new ServerError('internal_error', 'Internal error')
     this.#settle({ kind: 'failed', error: known })
-    return error instanceof Error ? error : known
+    return known
   }
 
   #settle(answer: ExchangeAnswer): void {
@@ -257,7 +265,7 @@ function answerFrom(reply: Reply, identity: Identity | undefined): ExchangeAnswe
   if (reply.fingerprint !== identity?.fingerprint) return { kind: 'failed', error: keyConflict() }
   const { answer } = reply
   if (answer.kind === 'reply') return answer
-  return { kind: 'stream', after: eventId({ stream: answer.stream, after: 1 }) }
+  return { kind: 'stream', after: eventId({ stream: answer.stream, after: 1 }), id: answer.id }
 }
 
 export function keyConflict(): ServerError {

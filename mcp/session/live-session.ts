@@ -1,7 +1,15 @@
 import type { JSONRPCMessage } from '@modelcontextprotocol/server'
 import { ServerError } from '../errors.ts'
 import type { SessionId, StreamId } from './ids.ts'
-import type { Append, Commit, CommitOutcome, Entry, SessionRecord, SessionStore } from './store.ts'
+import type {
+  Append,
+  Commit,
+  CommitOutcome,
+  Entry,
+  Loaded,
+  SessionRecord,
+  SessionStore,
+} from './store.ts'
 
 export interface LiveSessionOptions {
   readonly id: SessionId
@@ -30,10 +38,10 @@ export class LiveSession {
     return this.#record
   }
 
-  async load(): Promise<SessionRecord | undefined> {
-    const record = await this.#options.store.load(this.#options.id)
-    if (record !== undefined) this.#record = record
-    return record
+  async load(key?: string): Promise<Loaded | undefined> {
+    const loaded = await this.#options.store.load(this.#options.id, key)
+    if (loaded !== undefined) this.#record = loaded.record
+    return loaded
   }
 
   async begin(begin: NonNullable<Commit['begin']>): Promise<void> {

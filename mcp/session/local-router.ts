@@ -18,7 +18,7 @@ export function createLocalRouter({ mintId, ...options }: LocalRouterOptions): S
   const followers = new Followers()
 
   const stateOf: StateOf = async (id, principal) => {
-    const record = await store.load(id as SessionId)
+    const record = (await store.load(id as SessionId))?.record
     return record?.principal === principal ? record.state : undefined
   }
 
@@ -54,7 +54,7 @@ export function createLocalRouter({ mintId, ...options }: LocalRouterOptions): S
 
     async follow(id, principal, { lastEventId, signal }) {
       const runtime = await find(id, principal)
-      const record = await store.load(id)
+      const record = (await store.load(id))?.record
       if (runtime === undefined || record === undefined) return { kind: 'gone' }
       try {
         const start = await locate(store, id, record, lastEventId)

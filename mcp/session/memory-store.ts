@@ -15,11 +15,12 @@ export function createMemoryStore(options: MemoryStoreOptions): SessionStore {
   }
 
   return {
-    async load(id) {
+    async load(id, key) {
       const held = find(id)
       if (held === undefined) return undefined
       held.session = { ...held.session, seenAt: now() }
-      return held.session
+      const { session } = held
+      return { record: session, reply: session.replies.find((reply) => reply.key === key) }
     },
 
     async commit(id, commit) {

@@ -10,7 +10,7 @@ export interface StoredSession extends SessionRecord {
   readonly replies: readonly DatedReply[]
 }
 
-export type DatedReply = Reply & { readonly at: number }
+type DatedReply = Reply & { readonly at: number }
 
 export interface RecordLimits {
   /** A reply record is kept at least this long, unless its router has settled it before. */
@@ -61,7 +61,7 @@ function nextReplies(
         attempt.number < settled.below
       ),
   )
-  return reply === undefined ? kept : [...kept.slice(-(maxReplies - 1)), { ...reply, at: now }]
+  return reply === undefined ? kept : [...kept, { ...reply, at: now }].slice(-maxReplies)
 }
 
 function newSession(begin: NonNullable<Commit['begin']>, now: number): StoredSession {

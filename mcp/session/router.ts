@@ -1,3 +1,4 @@
+import type { RequestId } from '@modelcontextprotocol/server'
 import type { EventId, Principal, SessionId } from './ids.ts'
 import type { SessionState } from './state.ts'
 import type { Entry } from './store.ts'
@@ -46,7 +47,12 @@ export type Answer =
   /** A notification or a response was taken. */
   | { readonly kind: 'accepted' }
   /** The answer takes time: it is on the stream, behind this event. */
-  | { readonly kind: 'stream'; readonly after: EventId }
+  | {
+      readonly kind: 'stream'
+      readonly after: EventId
+      /** Set if the request was sent before under another JSON-RPC id: the reply's new one. */
+      readonly replyAs?: RequestId
+    }
   | Unserved
 
 export type Unserved = Refused | { readonly kind: 'gone' }

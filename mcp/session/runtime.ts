@@ -37,7 +37,7 @@ export interface RuntimeOptions extends Omit<LiveSessionOptions, 'shownAt'> {
   readonly detach: (stream: StreamId) => void
 }
 
-export interface RuntimeLimits {
+interface RuntimeLimits {
   /** A call that has not replied by then is answered with a stream. */
   readonly quickReplyMs: number
   /** Requests of one session that may run at once. */
@@ -110,7 +110,7 @@ export class SessionRuntime {
   async resume(): Promise<boolean> {
     const { clock, id, log } = this.#options
     const startedAt = clock.now()
-    const record = await this.#session.load()
+    const record = (await this.#session.load())?.record
     if (record === undefined) return false
     await this.#connect()
     await this.#ask({ jsonrpc: '2.0', id: 0, method: 'initialize', params: record.initialize })
@@ -225,7 +225,10 @@ export class SessionRuntime {
   }
 
   #answer(request: JSONRPCRequest, answer: ExchangeAnswer): Answer {
-    if (answer.kind === 'stream') return answer
+    if (answer.kind === 'stream') {
+      const { after, id } = answer
+      return { kind: 'stream', after, ...(id !== request.id && { replyAs: request.id }) }
+    }
     if (answer.kind === 'reply') {
       return { kind: 'reply', body: JSON.stringify(respond(request.id, answer.outcome)) }
     }

@@ -6,6 +6,7 @@ import {
   type ServerContext,
 } from '@modelcontextprotocol/server'
 import type { Call } from './call.ts'
+import { REVISIONS } from './revisions.ts'
 import type { SessionState } from './state.ts'
 import type { Pack, StateResource, Tool } from './tool.ts'
 
@@ -24,7 +25,8 @@ export function createServer(pack: Pack, host: ServerHost): McpServer {
   const { name, version } = pack
   const instructions = `Stateful MCP server instance: ${host.instance}`
   const capabilities = { logging: {}, resources: { subscribe: true } }
-  const server = new McpServer({ name, version }, { capabilities, instructions })
+  const options = { capabilities, instructions, supportedProtocolVersions: REVISIONS }
+  const server = new McpServer({ name, version }, options)
   for (const tool of pack.tools) addTool(server, tool, host)
   for (const resource of pack.resources ?? []) addResource(server, resource, host)
   server.server.setRequestHandler('resources/subscribe', () => ({}))

@@ -8,8 +8,11 @@ import type { JsonObject, SessionState } from './state.ts'
  * nothing or may be called again with the same arguments.
  */
 export interface SessionStore {
-  /** The session as last committed; `undefined` if it never was, has expired or was dropped. */
-  load(id: SessionId): Promise<SessionRecord | undefined>
+  /**
+   * The session as last committed, and the reply it has under `key`; `undefined` if it never was,
+   * has expired or was dropped. A use: expiry slides.
+   */
+  load(id: SessionId, key?: string): Promise<Loaded | undefined>
 
   /** Applies `commit` to the session, or says why nothing was applied. A use: expiry slides. */
   commit(id: SessionId, commit: Commit): Promise<CommitOutcome>
@@ -22,6 +25,11 @@ export interface SessionStore {
 
   /** Ends the session: its state, replies and streams are gone together. True if there was one. */
   drop(id: SessionId): Promise<boolean>
+}
+
+export interface Loaded {
+  readonly record: SessionRecord
+  readonly reply?: Reply | undefined
 }
 
 export interface SessionRecord {

@@ -96,6 +96,8 @@ function addStreamTools(server: McpServer): void {
     return text('Done')
   })
   addTool(server, 'test_reconnection', async ({ http }) => {
+    // By now the client follows the stream; what comes next it must come back for.
+    await pause()
     http?.closeSSE?.()
     await pause()
     return text('Reconnection test completed')

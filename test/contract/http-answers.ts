@@ -73,7 +73,11 @@ const REFUSED: readonly Row[] = [
   bodyRow('an empty body', '', -32700),
   bodyRow('malformed JSON', '{"jsonrpc":', -32700),
   bodyRow('a number that JSON does not know', text.replace('"id":1', '"id":NaN'), -32700),
-  bodyRow('UTF-16', new Uint8Array([...text].flatMap((char) => [char.charCodeAt(0), 0])), -32700),
+  bodyRow(
+    'UTF-16',
+    new Uint8Array(Array.from(text).flatMap((char) => [char.charCodeAt(0), 0])),
+    -32700,
+  ),
   bodyRow('a byte order mark', `\uFEFF${text}`, -32700),
   bodyRow('invalid UTF-8', new Uint8Array([0x7b, 0x22, 0xff, 0x22, 0x7d]), -32700),
   bodyRow('null', 'null', -32600),
@@ -98,7 +102,7 @@ const REFUSED: readonly Row[] = [
   messageRow('a second initialize', initialize),
   {
     what: 'a body over 1 MiB without its length',
-    request: (session) => post(stream(new Uint8Array(1024 * 1024 + 1)), own(session)),
+    request: (session) => post(streamed(new Uint8Array(1024 * 1024 + 1)), own(session)),
     status: 413,
     code: -32000,
   },
@@ -338,7 +342,7 @@ function nested(depth: number): string {
   return text.replace('"arguments":{}', `"arguments":${'['.repeat(open)}${']'.repeat(open)}`)
 }
 
-function stream(bytes: Uint8Array<ArrayBuffer>): ReadableStream<Uint8Array<ArrayBuffer>> {
+function streamed(bytes: Uint8Array<ArrayBuffer>): ReadableStream<Uint8Array<ArrayBuffer>> {
   return new ReadableStream({
     start(controller) {
       controller.enqueue(bytes)

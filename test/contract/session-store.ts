@@ -3,7 +3,7 @@ import { createStreamId, type Principal, type SessionId } from '../../mcp/sessio
 import type { Commit, Entry, Reply, SessionStore } from '../../mcp/session/store.ts'
 
 /** A fresh store, the id of a session that it does not hold yet, and a hand on its clock. */
-export interface StoreUnderTest {
+interface StoreUnderTest {
   readonly store: SessionStore
   readonly id: SessionId
   readonly advance: (ms: number) => void
@@ -37,7 +37,7 @@ export function sessionStoreContract(name: string, useStore: UseStore): void {
     it('begins a session at version 0 with empty state', () =>
       useStore(async ({ store, id }) => {
         expect(await store.commit(id, { begin })).toEqual({ kind: 'committed', version: 0 })
-        expect(await store.load(id)).toMatchObject({
+        expect((await store.load(id))?.record).toMatchObject({
           ...begin,
           settings: { subscriptions: [] },
           state: {},
@@ -50,14 +50,14 @@ export function sessionStoreContract(name: string, useStore: UseStore): void {
         await store.commit(id, { begin })
         await store.commit(id, change(0, { counter: 1 }))
         expect(await store.commit(id, { begin })).toEqual({ kind: 'conflict' })
-        expect(await store.load(id)).toMatchObject({ version: 1, state: { counter: 1 } })
+        expect((await store.load(id))?.record).toMatchObject({ version: 1, state: { counter: 1 } })
       }))
 
     it('refuses the second of two commits made from the same version', () =>
       useBegun(useStore, async ({ store, id }) => {
         expect(await store.commit(id, change(0, { counter: 1 }))).toMatchObject({ version: 1 })
         expect(await store.commit(id, change(0, { counter: 9 }))).toEqual({ kind: 'conflict' })
-        expect(await store.load(id)).toMatchObject({ version: 1, state: { counter: 1 } })
+        expect((await store.load(id))?.record).toMatchObject({ version: 1, state: { counter: 1 } })
       }))
 
     it('lets one of many racing commits through', () =>
@@ -76,14 +76,14 @@ export function sessionStoreContract(name: string, useStore: UseStore): void {
           constructor: 'x',
         }
         await store.commit(id, change(0, state))
-        expect((await store.load(id))?.state).toEqual(state)
+        expect((await store.load(id))?.record.state).toEqual(state)
       }))
 
     it('keeps settings and leaves the version', () =>
       useBegun(useStore, async ({ store, id }) => {
         const settings = { logLevel: 'error', subscriptions: ['a:b'] }
         expect(await store.commit(id, { settings })).toEqual({ kind: 'committed', version: 0 })
-        expect(await store.load(id)).toMatchObject({ settings, version: 0 })
+        expect((await store.load(id))?.record).toMatchObject({ settings, version: 0 })
       }))
 
     it('answers a key that it has a reply for with that reply, and changes nothing', () =>
@@ -92,7 +92,15 @@ export function sessionStoreContract(name: string, useStore: UseStore): void {
         await store.commit(id, { ...change(0, { counter: 1 }), reply: first })
         const again = await store.commit(id, { ...change(1, { counter: 2 }), reply: reply('k', 2) })
         expect(again).toMatchObject({ kind: 'answered', reply: first })
-        expect(await store.load(id)).toMatchObject({ version: 1, state: { counter: 1 } })
+        expect((await store.load(id))?.record).toMatchObject({ version: 1, state: { counter: 1 } })
+      }))
+
+    it('finds the reply of a key, and none for another', () =>
+      useBegun(useStore, async ({ store, id }) => {
+        await store.commit(id, { reply: reply('k', 1) })
+        expect((await store.load(id, 'k'))?.reply).toMatchObject(reply('k', 1))
+        expect((await store.load(id, 'l'))?.reply).toBeUndefined()
+        expect((await store.load(id))?.reply).toBeUndefined()
       }))
 
     it('knows a reply before it minds the version', () =>
@@ -163,7 +171,7 @@ export function sessionStoreContract(name: string, useStore: UseStore): void {
           append: [{ stream, at: 2, entries: [message(1)] }],
         }
         expect((await store.commit(id, refused)).kind).toBe('conflict')
-        expect(await store.load(id)).toMatchObject({ version: 0, state: {} })
+        expect((await store.load(id))?.record).toMatchObject({ version: 0, state: {} })
         expect(await store.entries(id, stream, 0)).toBeUndefined()
         expect((await store.commit(id, { reply: reply('k', 1) })).kind).toBe('committed')
       }))

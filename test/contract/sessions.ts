@@ -154,7 +154,8 @@ export function sessionsContract(name: string, fetch: Fetch): void {
       await callTool(fetch, session, 'increment_counter')
       await callTool(fetch, session, 'add_note', { note: 'n' })
       const own = await rpc(fetch, session, readSummary(session))
-      const [content] = own.result?.['contents'] as { text: string; mimeType: string }[]
+      const contents = own.result?.['contents'] as { text: string; mimeType: string }[] | undefined
+      const content = contents?.[0]
       expect(content?.mimeType).toBe('text/plain')
       expect(JSON.parse(content?.text ?? '')).toEqual({
         session_id: session,
@@ -171,18 +172,18 @@ export function sessionsContract(name: string, fetch: Fetch): void {
       const [old, fresh] = [await openSession(fetch), await openSession(fetch)]
       for (let n = 0; n < 3; n++) await callTool(fetch, old, 'increment_counter')
       await callTool(fetch, old, 'add_note', { note: 'a' })
-      const resume = { old_session_id: old }
-      expect(await callTool(fetch, fresh, 'resume_session', resume)).toMatchObject({
+      const args = { old_session_id: old }
+      expect(await callTool(fetch, fresh, 'resume_session', args)).toMatchObject({
         status: 'resumed',
         keys_copied: 2,
       })
       expect(await callTool(fetch, fresh, 'increment_counter')).toMatchObject({ counter: 4 })
       expect(await callTool(fetch, fresh, 'list_notes')).toMatchObject({ notes: ['a'] })
       expect(await callTool(fetch, old, 'get_counter')).toMatchObject({ counter: 3 })
-      expect(await callTool(fetch, old, 'resume_session', resume)).toMatchObject({
+      expect(await callTool(fetch, old, 'resume_session', args)).toMatchObject({
         status: 'same_session',
       })
-      const again = await rpc(fetch, fresh, toolCall('resume_session', resume))
+      const again = await rpc(fetch, fresh, toolCall('resume_session', args))
       expect(again.result).toMatchObject({ isError: true })
       expect(await callTool(fetch, fresh, 'get_counter')).toMatchObject({ counter: 4 })
     })
@@ -247,6 +248,25 @@ export function sessionsContract(name: string, fetch: Fetch): void {
       const long = await keyed(fetch, session, 'x'.repeat(129), toolCall('increment_counter'))
       expect(long.error?.code).toBe(-32600)
       expect(await callTool(fetch, session, 'list_notes')).toMatchObject({ notes: ['a'] })
+    })
+
+    it('gives a call that comes again its first reply, though it would change nothing now', async () => {
+      const [old, fresh] = [await openSession(fetch), await openSession(fetch)]
+      await callTool(fetch, old, 'increment_counter')
+      const call = toolCall('resume_session', { old_session_id: old })
+      const first = await keyed(fetch, fresh, 'k', call)
+      expect(first.result?.structuredContent).toMatchObject({ keys_copied: 1 })
+      const headers = { 'mcp-session-id': old, host: POST_HEADERS.host }
+      await fetch(new Request(`${BASE}/mcp`, { method: 'DELETE', headers }))
+      expect(await keyed(fetch, fresh, 'k', call)).toEqual(first)
+    })
+
+    it('answers a streamed call that comes again under the id of the new request', async () => {
+      const session = await openSession(fetch)
+      const args = { num_items: 0 }
+      await keyedEvents(fetch, session, 'k', toolCall('analyze_data', args, 'first'))
+      const again = await keyedEvents(fetch, session, 'k', toolCall('analyze_data', args, 'second'))
+      expect(JSON.parse(again.at(-1)?.data ?? '')).toMatchObject({ id: 'second', result: {} })
     })
 
     it('keeps the keys of different sessions apart', async () => {
@@ -397,6 +417,7 @@ export function sessionsContract(name: string, fetch: Fetch): void {
         ['2025-11-25', '2025-11-25'],
         ['2025-06-18', '2025-06-18'],
         ['2025-03-26', '2025-03-26'],
+        ['2024-11-05', '2025-11-25'],
         ['1999-01-01', '2025-11-25'],
       ]) {
         const params = { ...initialize.params, protocolVersion: asked }

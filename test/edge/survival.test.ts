@@ -139,7 +139,8 @@ describe('a session on the edge', () => {
     expect(await runDurableObjectAlarm(objectOf(session))).toBe(true)
     const response = await send(fetch, session, toolCall('get_counter'))
     expect(response.status).toBe(404)
-    expect(((await response.json()) as RpcReply).error?.message).toBe('Session not found')
+    const body: RpcReply = await response.json()
+    expect(body.error?.message).toBe('Session not found')
     expect(await rowsOf(session)).toEqual([])
   })
 
@@ -181,7 +182,9 @@ describe('a session on the edge', () => {
     const reply = await rpc(fetch, session, toolCall('add_note', { note: 'y'.repeat(8000) }))
     expect(reply.error?.data?.type).toBe('state_too_large')
     expect((await callTool(fetch, session, 'list_notes'))['notes']).toHaveLength(1)
-    expect(await callTool(fetch, session, 'add_note', { note: 'z' })).toMatchObject({ notes_count: 2 })
+    expect(await callTool(fetch, session, 'add_note', { note: 'z' })).toMatchObject({
+      notes_count: 2,
+    })
   })
 })
 
@@ -293,8 +296,8 @@ async function objects(): Promise<string[]> {
   return (await listDurableObjectIds(SESSIONS)).map(String).toSorted()
 }
 
-function* forgedIds(session: string, count: number): Generator<string> {
-  for (let n = 0; n < count; n++) {
+function* forgedIds(session: string, howMany: number): Generator<string> {
+  for (let n = 0; n < howMany; n++) {
     const bytes = crypto.getRandomValues(new Uint8Array(32))
     const random = [...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join('')
     const at = n % 64

@@ -2,7 +2,7 @@
 export type Fetch = (request: Request) => Promise<Response>
 
 export const BASE = 'http://localhost'
-export const REVISION = '2025-11-25'
+const REVISION = '2025-11-25'
 
 export interface RpcReply {
   readonly id?: unknown
@@ -10,7 +10,7 @@ export interface RpcReply {
   readonly error?: { code: number; message: string; data?: { type?: string } }
 }
 
-export interface ToolResult {
+interface ToolResult {
   readonly isError?: boolean
   readonly structuredContent?: Record<string, unknown>
   readonly content?: { text: string }[]

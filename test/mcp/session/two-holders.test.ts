@@ -1,0 +1,110 @@
+import * as fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import { createLocalApp, createLocalStore, type LocalApp } from '../../support/local-app.ts'
+import { callTool, openSession, post, toolCall, type RpcReply } from '../../support/mcp.ts'
+
+// Two instances over one store, with nothing that keeps a session on one of them.
+describe('two holders of one session', () => {
+  it('apply 200 increments that come at once to both, each once', async () => {
+    const [a, b] = twoInstances()
+    const session = await openSession(a.fetch)
+    const calls = Array.from({ length: 200 }, (_, n) =>
+      callTool((n % 2 === 0 ? a : b).fetch, session, 'increment_counter'),
+    )
+    const counters = (await Promise.all(calls)).map(({ counter }) => Number(counter))
+    expect(counters.toSorted((x, y) => x - y)).toEqual(Array.from({ length: 200 }, (_, n) => n + 1))
+    expect([...a.events, ...b.events].some(({ event }) => event === 'commit_conflict')).toBe(true)
+  })
+
+  it('agree with one that never fails, whatever is sent where, again, or after a restart', () =>
+    fc.assert(
+      fc.asyncProperty(fc.array(step, { maxLength: 40 }), async (steps) => {
+        const store = createLocalStore({})
+        const instances = [0, 1].map(() => createLocalApp({ store }))
+        const first = instances[0] ?? createLocalApp({ store })
+        const session = await openSession(first.fetch)
+        const model = { counter: 0, notes: [] as string[], answered: new Map<number, unknown>() }
+        for (const { kind, at, key, note } of steps) {
+          if (kind === 'restart') {
+            instances[at] = createLocalApp({ store })
+            continue
+          }
+          const { fetch } = instances[at] ?? first
+          const call = kind === 'note' ? toolCall('add_note', { note }) : toolCall(TOOLS[kind])
+          const headers = { 'mcp-session-id': session, 'idempotency-key': `${kind}-${note}-${key}` }
+          const reply = await fetch(post(JSON.stringify(call), headers))
+          const { result } = (await reply.json()) as RpcReply
+          const id = steps.findIndex(
+            (one) => one.kind === kind && one.key === key && one.note === note,
+          )
+          const expected = model.answered.get(id) ?? apply(model, kind, note)
+          if (kind !== 'read') model.answered.set(id, expected)
+          expect(result?.structuredContent).toMatchObject(expected)
+        }
+        expect(await callTool(first.fetch, session, 'get_counter')).toMatchObject({
+          counter: model.counter,
+        })
+        expect(await callTool(first.fetch, session, 'list_notes')).toMatchObject({
+          notes: model.notes,
+        })
+      }),
+      { numRuns: 150 },
+    ))
+
+  it('restore a session that the other began, with its client and its settings', async () => {
+    const [a, b] = twoInstances()
+    const session = await openSession(a.fetch)
+    await callTool(a.fetch, session, 'increment_counter')
+    expect(await callTool(b.fetch, session, 'increment_counter')).toMatchObject({ counter: 2 })
+    expect(b.events).toEqual([
+      expect.objectContaining({ event: 'session_restored', session, version: 1 }),
+    ])
+  })
+
+  it('both know that a session was ended at one of them', async () => {
+    const [a, b] = twoInstances()
+    const session = await openSession(a.fetch)
+    await callTool(b.fetch, session, 'increment_counter')
+    const headers = { 'mcp-session-id': session, host: 'localhost' }
+    await a.fetch(new Request('http://localhost/mcp', { method: 'DELETE', headers }))
+    for (const { fetch } of [a, b]) {
+      for (const call of [toolCall('increment_counter'), toolCall('get_counter')]) {
+        const { status } = await fetch(post(JSON.stringify(call), { 'mcp-session-id': session }))
+        expect(status).toBe(404)
+      }
+    }
+  })
+})
+
+const TOOLS = { increment: 'increment_counter', read: 'get_counter' } as const
+
+const step = fc.record({
+  kind: fc.constantFrom('increment', 'note', 'read', 'restart'),
+  at: fc.nat({ max: 1 }),
+  key: fc.nat({ max: 5 }),
+  note: fc.constantFrom('a', 'b'),
+})
+
+interface Model {
+  counter: number
+  readonly notes: string[]
+}
+
+function apply(model: Model, kind: 'increment' | 'note' | 'read', note: string): object {
+  switch (kind) {
+    case 'increment':
+      return { counter: ++model.counter }
+    case 'note':
+      return { notes_count: model.notes.push(note) }
+    case 'read':
+      return { counter: model.counter }
+  }
+}
+
+function twoInstances(): [LocalApp, LocalApp] {
+  const store = createLocalStore({})
+  return [
+    createLocalApp({ store, instance: 'local-1' }),
+    createLocalApp({ store, instance: 'local-2' }),
+  ]
+}
