@@ -7,11 +7,13 @@
  */
 import { execFileSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { gzipSync } from 'node:zlib'
 import { Agent, request as httpRequest } from 'node:http'
 import { convertV4MiniflareOptions, Miniflare } from 'miniflare'
+import { countRows } from './rows.ts'
 
 const { values: flags } = parseArgs({
   options: {
@@ -22,6 +24,7 @@ const { values: flags } = parseArgs({
 const SECONDS = Number(flags.seconds)
 const ROUNDS = Number(flags.rounds)
 const SESSIONS = 32
+const compatibilityDate = '2026-10-20'
 
 interface Subject {
   readonly name: string
@@ -54,8 +57,7 @@ const SUBJECTS: readonly Subject[] = [
   },
 ]
 
-// In memory: this machine's disk is not what is asked about.
-const scratch = mkdtempSync('/dev/shm/bench-edge-')
+const scratch = mkdtempSync(join(tmpdir(), 'bench-edge-'))
 const agent = new Agent({ keepAlive: true, maxSockets: 64 })
 
 try {
@@ -79,6 +81,9 @@ async function start(subject: Subject) {
   )
   const file = readdirSync(outdir).find((name) => name.endsWith('.js')) ?? 'index.js'
   const bundle = readFileSync(join(outdir, file))
+  const { objects } = subject
+  const counted = { bundle: bundle.toString(), compatibilityDate, objects, openSession, call }
+  const rows = await countRows(counted)
   const before = workerds()
   const miniflare = createMiniflare(subject, bundle)
   const url = new URL(subject.path, await miniflare.ready)
@@ -99,6 +104,7 @@ async function start(subject: Subject) {
     url,
     pid,
     sessions: sessions.map((id) => ({ id, calls: 0 })),
+    rows,
     kilobytes: bundle.length / 1000,
     gzipped: gzipSync(bundle).length / 1000,
     firstRequestMs,
@@ -113,7 +119,7 @@ function createMiniflare({ name, objects }: Subject, bundle: Buffer): Miniflare 
   return new Miniflare(
     convertV4MiniflareOptions({
       modules: [{ type: 'ESModule', path: 'index.js', contents: bundle.toString() }],
-      compatibilityDate: '2026-10-20',
+      compatibilityDate,
       bindings: { ALLOWED_HOSTS: 'localhost,127.0.0.1' },
       durableObjects: Object.fromEntries(
         objects.map(([binding, className]) => [binding, { className, useSQLite: true }]),
@@ -208,6 +214,8 @@ function print(running: readonly Running[]): void {
       running.map((target) => [
         target.subject.name,
         {
+          'rows/session': round(target.rows.perSession),
+          'rows/call': round(target.rows.perCall),
           'minified kB': round(target.kilobytes),
           'gzip kB': round(target.gzipped),
           'first request ms': round(target.firstRequestMs),

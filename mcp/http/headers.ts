@@ -60,15 +60,19 @@ export function sessionIdOf(request: Request): SessionId | undefined {
 
 function checkContent({ headers }: Request): void {
   const type = headers.get('content-type') ?? ''
-  const charset = /;\s*charset\s*=\s*"?([^\s";]+)/i.exec(type)?.[1]?.toLowerCase() ?? 'utf-8'
   const encoding = headers.get('content-encoding') ?? 'identity'
+  // What nearly every client sends is not taken apart, here and for Accept.
+  if (type === 'application/json' && encoding === 'identity') return
+  const charset = /;\s*charset\s*=\s*"?([^\s";]+)/i.exec(type)?.[1]?.toLowerCase() ?? 'utf-8'
   if (isJsonContentType(type) && charset === 'utf-8' && encoding === 'identity') return
   const why = 'it must be application/json in UTF-8, not compressed'
   throw new ServerError('media_type_unsupported', `Cannot read body: ${why}`)
 }
 
 function checkAccept({ headers }: Request, types: readonly string[]): void {
-  const ranges = (headers.get('accept') ?? '').split(',')
+  const accept = headers.get('accept') ?? ''
+  if (accept === types.join(', ')) return
+  const ranges = accept.split(',')
   const accepted = new Set(ranges.map((range) => range.split(';')[0]?.trim()))
   if (types.every((type) => accepted.has(type))) return
   const why = `the client must accept ${types.join(' and ')}`
