@@ -1,12 +1,13 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
-import { readdirSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, it } from 'vitest'
 
 it('the README walk-through does as printed what it says', async () => {
+  // As printed it serves port 8787, so nothing else may.
+  await expect(fetch('http://localhost:8787/ready')).rejects.toThrow()
   const [, script = ''] = /## See it survive\n\n```sh\n(.*?)```/s.exec(read('README.md')) ?? []
   const output = await run(script)
   const counters = [...output.matchAll(/"counter":(\d),"instance":"([\w-]+)"\},"isError"/g)]
