@@ -7,7 +7,7 @@ import { expect, it } from 'vitest'
 
 it('the README walk-through does as printed what it says', async () => {
   // As printed it serves port 8787, so nothing else may.
-  await expect(fetch('http://localhost:8787/ready')).rejects.toThrow()
+  await expect(fetch('http://localhost:8787/ready')).rejects.toThrow('fetch failed')
   const [, script = ''] = /## See it survive\n\n```sh\n(.*?)```/s.exec(read('README.md')) ?? []
   const output = await run(script)
   const counters = [...output.matchAll(/"counter":(\d),"instance":"([\w-]+)"\},"isError"/g)]
