@@ -138,13 +138,13 @@ export abstract class SessionObject extends DurableObject<Env> {
   }
 
   async #find(principal: Principal): Promise<SessionRuntime | undefined> {
+    const loaded = await this.#store.load(this.#id)
+    if (loaded?.record.principal !== principal) return undefined
     this.#runtime ??= restoreRuntime(this.#options())
-    const runtime = await this.#runtime.catch((error: unknown) => {
+    return this.#runtime.catch((error: unknown) => {
       this.#runtime = undefined
       throw error
     })
-    if (runtime === undefined) this.#runtime = undefined
-    return runtime?.record.principal === principal ? runtime : undefined
   }
 
   async #close(runtime: SessionRuntime | undefined, why: 'deleted' | 'expired'): Promise<void> {

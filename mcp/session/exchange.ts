@@ -47,6 +47,7 @@ export class Exchange {
   #staged: { readonly from: number; state: SessionState; readonly release: () => void } | undefined
   #over = false
   #queue: Promise<unknown> = Promise.resolve()
+  #updates: Promise<unknown> = Promise.resolve()
 
   constructor(request: JSONRPCRequest, identity: Identity | undefined, host: ExchangeHost) {
     this.request = request
@@ -78,21 +79,11 @@ export class Exchange {
     return record.state
   }
 
-  async update(change: (state: SessionState) => SessionState): Promise<SessionState> {
-    const { run } = this
-    this.#mustGoOn(run)
-    if (this.#staged !== undefined) return (this.#staged.state = freeze(change(this.#staged.state)))
-    const release = await this.#host.session.turn()
-    try {
-      this.#mustGoOn(run)
-      if (this.#stream !== undefined) return await this.#updateNow(change)
-      const { state, version } = this.#host.session.record
-      const next = freeze(change(state))
-      this.#staged = { from: version, state: next, release }
-      return next
-    } finally {
-      if (this.#staged === undefined) release()
-    }
+  /** One after the other, also where a tool does not wait: the turn is the call's, not an update's. */
+  update(change: (state: SessionState) => SessionState): Promise<SessionState> {
+    const done = this.#updates.then(() => this.#update(change))
+    this.#updates = done.catch(() => undefined)
+    return done
   }
 
   /** Sends a notification or question on the call's stream. */
@@ -124,6 +115,23 @@ export class Exchange {
     this.#unstage()
     if (isServerError(error)) this.#fail(error)
     else await this.finish(error)
+  }
+
+  async #update(change: (state: SessionState) => SessionState): Promise<SessionState> {
+    const { run } = this
+    this.#mustGoOn(run)
+    if (this.#staged !== undefined) return (this.#staged.state = freeze(change(this.#staged.state)))
+    const release = await this.#host.session.turn()
+    try {
+      this.#mustGoOn(run)
+      if (this.#stream !== undefined) return await this.#updateNow(change)
+      const { state, version } = this.#host.session.record
+      const next = freeze(change(state))
+      this.#staged = { from: version, state: next, release }
+      return next
+    } finally {
+      if (this.#staged === undefined) release()
+    }
   }
 
   async #finish(outcome: RpcOutcome, settings: Settings | undefined): Promise<void> {

@@ -101,6 +101,23 @@ describe('what a tool sees', () => {
     expect(counted.commits() - before).toBe(1)
   })
 
+  it('updates that it does not wait for one after the other', async () => {
+    const both = defineTool({
+      name: 'both',
+      description: 'Adds 2 at once',
+      input: none,
+      async run(call) {
+        const add = () => call.update((state) => n.set(state, n.get(state) + 1))
+        const states = await Promise.all([add(), add()])
+        return { states: states.map((state) => n.get(state)) }
+      },
+    })
+    // No timer may come to its help.
+    const { fetch } = createLocalApp({ pack: packOf(both), env: { QUICK_REPLY_MS: '1000000' } })
+    const session = await openSession(fetch)
+    expect(await callTool(fetch, session, 'both')).toEqual({ states: [1, 2] })
+  })
+
   it('its updates in the order of what it says', async () => {
     const mixed = defineTool({
       name: 'mixed',

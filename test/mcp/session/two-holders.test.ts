@@ -1,7 +1,18 @@
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import * as z from 'zod'
+import { defineTool } from '../../../mcp/session/tool.ts'
 import { createLocalApp, createLocalStore, type LocalApp } from '../../support/local-app.ts'
-import { callTool, openSession, post, toolCall, type RpcReply } from '../../support/mcp.ts'
+import {
+  callTool,
+  openSession,
+  post,
+  readEvents,
+  send,
+  toolCall,
+  type RpcReply,
+  type SseEvent,
+} from '../../support/mcp.ts'
 
 // Two instances over one store, with nothing that keeps a session on one of them.
 describe('two holders of one session', () => {
@@ -59,6 +70,29 @@ describe('two holders of one session', () => {
     expect(b.events).toEqual([
       expect.objectContaining({ event: 'session_restored', session, version: 1 }),
     ])
+  })
+
+  it('ask the client what it said at the other that it can be asked', async () => {
+    const ask = defineTool({
+      name: 'ask',
+      description: 'Asks',
+      input: z.strictObject({}),
+      async run(call) {
+        const requestedSchema = { type: 'object' as const, properties: {} }
+        return { action: (await call.elicit({ message: '?', requestedSchema })).action }
+      },
+    })
+    const store = createLocalStore({})
+    const pack = { name: 'test', version: '0', tools: [ask] }
+    const [a, b] = [createLocalApp({ store, pack }), createLocalApp({ store, pack })]
+    const session = await openSession(a.fetch)
+    const stream = readEvents(await send(b.fetch, session, toolCall('ask')))
+    await stream.next()
+    const { value } = await stream.next()
+    const { id, method } = JSON.parse((value as SseEvent).data)
+    expect(method).toBe('elicitation/create')
+    await send(b.fetch, session, { jsonrpc: '2.0', id, result: { action: 'decline' } })
+    expect(((await stream.next()).value as SseEvent).data).toContain('"action":"decline"')
   })
 
   it('both know that a session was ended at one of them', async () => {
