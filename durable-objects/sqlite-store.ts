@@ -3,6 +3,7 @@ import { ServerError } from '../mcp/errors.ts'
 import type { SessionId, StreamId } from '../mcp/session/ids.ts'
 import {
   applyCommit,
+  entry,
   packSession,
   unpackSession,
   type RecordLimits,
@@ -259,7 +260,5 @@ function unpackChunk([key, text]: [string, unknown]): Chunk & {
 
 const packedChunk = z.object({
   writtenAt: z.number(),
-  entries: z.array(
-    z.custom<Entry>((value) => typeof value === 'object' && value !== null && 'kind' in value),
-  ),
+  entries: z.array(entry),
 })

@@ -27,6 +27,10 @@ export interface AppOptions extends Omit<SseOptions, 'maxBufferedBytes'> {
   readonly log: Log
   /** True while the store can be reached. */
   readonly reachesStore: () => Promise<boolean>
+  /** True once this instance is to take no more sessions. */
+  readonly isDraining?: () => boolean
+  /** The header in which a router in front names each request, the same over its replays. */
+  readonly routerKeyHeader?: string | undefined
 }
 
 // What is too much or away now is worth another try soon.
@@ -41,6 +45,8 @@ export function createApp(options: AppOptions): Hono {
   app.get('/live', (c) => c.json({ status: 'ok', instance }))
   for (const path of ['/health', '/ready']) {
     app.get(path, async (c) => {
+      const draining = path === '/ready' && options.isDraining?.() === true
+      if (draining) return c.json({ status: 'draining', instance }, 503)
       if (await options.reachesStore()) return c.json({ status: 'ok', instance })
       return c.json({ status: 'degraded', instance, store: 'unreachable' }, 503)
     })
@@ -107,7 +113,9 @@ async function readPost(
 ): Promise<Post> {
   const body = await readBody(request, options.limits.maxBodyBytes)
   const idempotencyKey = request.headers.get('idempotency-key') ?? undefined
-  return { principal, body, idempotencyKey }
+  const sender = options.routerKeyHeader && request.headers.get(options.routerKeyHeader)
+  const attempt = sender ? { sender, number: 0, settled: 0 } : undefined
+  return { principal, body, idempotencyKey, attempt }
 }
 
 async function open(post: Post, router: SessionRouter): Promise<Response> {

@@ -1,5 +1,5 @@
 import * as z from 'zod'
-import type { Commit, CommitOutcome, Reply, SessionRecord } from './store.ts'
+import type { Commit, CommitOutcome, Entry, Reply, SessionRecord, Settings } from './store.ts'
 import { parseStreamId, type Principal, type StreamId } from './ids.ts'
 import type { JsonObject, SessionState } from './state.ts'
 
@@ -75,11 +75,6 @@ function newSession(begin: NonNullable<Commit['begin']>, now: number): StoredSes
   }
 }
 
-/** The state of a session that lives elsewhere, as its holder sent it. */
-export function parseState(text: string): SessionState {
-  return state.parse(JSON.parse(text))
-}
-
 const FORMAT = 1
 
 /** The packed row: one JSON text per session. `format` lets a later release read this one's rows. */
@@ -91,40 +86,53 @@ export function unpackSession(text: string): StoredSession {
   return packedSession.parse(JSON.parse(text))
 }
 
+// The parts of a session as texts, for stores that keep them apart.
+export const parseState = (text: string): SessionState => state.parse(JSON.parse(text))
+export const parseBegin = (text: string): NonNullable<Commit['begin']> =>
+  begin.parse(JSON.parse(text))
+export const parseSettings = (text: string): Settings => settings.parse(JSON.parse(text))
+export const parseReply = (text: string): Reply => reply.parse(JSON.parse(text))
+export const parseEntry = (text: string): Entry => entry.parse(JSON.parse(text))
+
 const jsonObject = z.custom<JsonObject>((value) => typeof value === 'object' && value !== null)
 const state = z.custom<SessionState>((value) => typeof value === 'object' && value !== null)
 const streamId = z.custom<StreamId>(
   (value) => typeof value === 'string' && parseStreamId(value) === value,
 )
+const begin = z.object({
+  principal: z.custom<Principal>((value) => typeof value === 'string'),
+  initialize: jsonObject,
+  standalone: streamId,
+})
+const settings = z.object({ logLevel: z.string().optional(), subscriptions: z.array(z.string()) })
+const reply = z.object({
+  key: z.string(),
+  fingerprint: z.string(),
+  attempt: z.object({ sender: z.string(), number: z.int() }).optional(),
+  answer: z.discriminatedUnion('kind', [
+    z.object({
+      kind: z.literal('reply'),
+      outcome: z.union([z.object({ result: jsonObject }), z.object({ error: jsonObject })]),
+    }),
+    z.object({
+      kind: z.literal('stream'),
+      stream: streamId,
+      id: z.union([z.string(), z.number()]),
+    }),
+  ]),
+})
+/** An entry's own shape was the writer's care; that it is one is looked at. */
+export const entry = z.custom<Entry>(
+  (value) => typeof value === 'object' && value !== null && 'kind' in value,
+)
 
-const packedSession = z
-  .object({
+const packedSession = begin
+  .extend({
     format: z.literal(FORMAT),
-    principal: z.custom<Principal>((value) => typeof value === 'string'),
-    initialize: jsonObject,
-    settings: z.object({ logLevel: z.string().optional(), subscriptions: z.array(z.string()) }),
-    standalone: streamId,
+    settings,
     state,
     version: z.int(),
     seenAt: z.number(),
-    replies: z.array(
-      z.object({
-        key: z.string(),
-        fingerprint: z.string(),
-        attempt: z.object({ sender: z.string(), number: z.int() }).optional(),
-        at: z.number(),
-        answer: z.discriminatedUnion('kind', [
-          z.object({
-            kind: z.literal('reply'),
-            outcome: z.union([z.object({ result: jsonObject }), z.object({ error: jsonObject })]),
-          }),
-          z.object({
-            kind: z.literal('stream'),
-            stream: streamId,
-            id: z.union([z.string(), z.number()]),
-          }),
-        ]),
-      }),
-    ),
+    replies: z.array(reply.extend({ at: z.number() })),
   })
   .transform((row): StoredSession => row)

@@ -136,6 +136,10 @@ export class SessionRuntime {
     }
   }
 
+  get isIdle(): boolean {
+    return this.#exchanges.size === 0
+  }
+
   /** Resolves when no call runs. */
   async idle(): Promise<void> {
     await Promise.all(this.#open().map(({ done }) => done))

@@ -58,6 +58,11 @@ export class Followers {
     for (const follower of this.#followers.values()) if (follower.id === id) follower.stop(false)
   }
 
+  /** Ends all streams, of whatever session. */
+  endAll(): void {
+    for (const follower of this.#followers.values()) follower.stop(false)
+  }
+
   /** The events behind `start`, as they are committed, until the stream, or `signal`, ends. */
   async *follow(
     store: SessionStore,
@@ -80,15 +85,16 @@ export class Followers {
     this.#followers.set(stream, follower)
     signal.addEventListener('abort', () => follower.stop(false), { once: true })
     try {
-      for (let { after } = start; !state.over; await grown.promise) {
+      for (let { after } = start; !state.superseded; await grown.promise) {
         grown = Promise.withResolvers<void>()
         const stored = await store.entries(id, stream, after)
         if (stored === undefined) return
         yield* eventsOf(stream, stored)
         after = stored.at + stored.entries.length - 1
-        if (stored.entries.at(-1)?.kind === 'end') return
+        // What was there when the stream was let go still goes out.
+        if (state.over || stored.entries.at(-1)?.kind === 'end') return
       }
-      if (state.superseded) yield { kind: 'superseded' }
+      yield { kind: 'superseded' }
     } finally {
       if (this.#followers.get(stream) === follower) this.#followers.delete(stream)
     }

@@ -79,7 +79,7 @@ const REFUSED: readonly Row[] = [
     -32700,
   ),
   bodyRow('a byte order mark', `\uFEFF${text}`, -32700),
-  bodyRow('invalid UTF-8', new Uint8Array([0x7b, 0x22, 0xff, 0x22, 0x7d]), -32700),
+  bodyRow('invalid UTF-8 in a note', badUtf8('add_note', { note: 'X' }), -32700),
   bodyRow('null', 'null', -32600),
   bodyRow('a number', '42', -32600),
   bodyRow('a string', '"x"', -32600),
@@ -335,6 +335,12 @@ function remove(session: string): Request {
 
 function read(uri: string): object {
   return { jsonrpc: '2.0', id: 1, method: 'resources/read', params: { uri } }
+}
+
+/** A call that would be in order but for one byte. */
+function badUtf8(name: string, args: object): Uint8Array<ArrayBuffer> {
+  const bytes = new TextEncoder().encode(JSON.stringify(toolCall(name, args)))
+  return bytes.map((byte) => (byte === 'X'.charCodeAt(0) ? 0xff : byte))
 }
 
 function nested(depth: number): string {

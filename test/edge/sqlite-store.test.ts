@@ -17,7 +17,14 @@ sessionStoreContract('Durable Object', async (body) => {
     const limits = { replyRetentionMs: 300_000, maxReplies: 1024 }
     const store = createSqliteStore(storage, { ttlMs, touchMs, now: () => now, ...limits })
     const advance = (ms: number): void => void (now += ms)
-    await body({ store, id: id.toString() as SessionId, advance, ttlMs, graceMs: touchMs })
+    await body({
+      store,
+      id: id.toString() as SessionId,
+      advance,
+      ttlMs,
+      graceMs: touchMs,
+      settles: true,
+    })
   })
 })
 

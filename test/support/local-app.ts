@@ -5,9 +5,8 @@ import { anonymous } from '../../mcp/http/principal.ts'
 import type { LogEvent } from '../../mcp/log.ts'
 import { systemClock, type Clock } from '../../mcp/session/clock.ts'
 import { randomText, type SessionId } from '../../mcp/session/ids.ts'
-import { createLocalRouter } from '../../mcp/session/local-router.ts'
+import { LocalRouter } from '../../mcp/session/local-router.ts'
 import { createMemoryStore } from '../../mcp/session/memory-store.ts'
-import type { SessionRouter } from '../../mcp/session/router.ts'
 import type { SessionStore } from '../../mcp/session/store.ts'
 import type { Pack } from '../../mcp/session/tool.ts'
 import { tools } from '../../mcp/tools/index.ts'
@@ -15,7 +14,7 @@ import type { Fetch } from './mcp.ts'
 
 export interface LocalApp {
   readonly fetch: Fetch
-  readonly router: SessionRouter
+  readonly router: LocalRouter
   readonly events: LogEvent[]
 }
 
@@ -25,6 +24,7 @@ export interface LocalAppOptions {
   readonly pack?: Pack
   readonly store?: SessionStore
   readonly instance?: string
+  readonly maxLive?: number
 }
 
 /** The server in this process. Two of them on one store are two instances of a fleet. */
@@ -34,8 +34,9 @@ export function createLocalApp(options: LocalAppOptions = {}): LocalApp {
   const store = options.store ?? createLocalStore(options)
   const events: LogEvent[] = []
   const log = (event: LogEvent): void => void events.push(event)
-  const router = createLocalRouter({
-    mintId: () => randomText(33) as SessionId,
+  const router = new LocalRouter({
+    ids: { mint: () => randomText(33) as SessionId, isMinted: () => true },
+    maxLive: options.maxLive ?? 1000,
     pack,
     store,
     instance,

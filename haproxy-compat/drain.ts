@@ -1,0 +1,47 @@
+import type { ServerType } from '@hono/node-server'
+import { sleep, type Clock } from '../mcp/session/clock.ts'
+import type { LocalRouter } from '../mcp/session/local-router.ts'
+
+export interface DrainOptions {
+  readonly clock: Clock
+  readonly router: LocalRouter
+  /** How long routers have to see that this instance is not ready. */
+  readonly drainMs: number
+  /** After that: how long running calls have to end. */
+  readonly stopMs: number
+}
+
+export interface Drain {
+  readonly isDraining: () => boolean
+  /** Names the server to stop when all is done. */
+  stop(server: ServerType): void
+}
+
+/**
+ * On SIGTERM: not ready, so that no router sends more; then running calls end, streams are let
+ * go, and the process exits. A second SIGTERM, or calls that take too long, end it at once.
+ */
+export function drainOnSigterm({ clock, router, drainMs, stopMs }: DrainOptions): Drain {
+  let draining = false
+  let server: ServerType | undefined
+
+  async function drain(): Promise<void> {
+    await sleep(clock, drainMs)
+    const closed = new Promise((resolve) => server?.close(resolve))
+    const ended = router.idle().then(() => {
+      router.detachAll()
+      return closed
+    })
+    await Promise.race([ended, sleep(clock, stopMs)])
+    process.exit(0)
+  }
+
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    process.on(signal, () => {
+      if (draining) process.exit(1)
+      draining = true
+      void drain()
+    })
+  }
+  return { isDraining: () => draining, stop: (named) => void (server = named) }
+}

@@ -1,0 +1,49 @@
+import { randomBytes } from 'node:crypto'
+import * as z from 'zod'
+
+export type NodeConfig = z.output<typeof schema>
+
+// What a Node instance is told beside what mcp/config.ts reads, by environment variables.
+const schema = z
+  .object({
+    /** Unset or empty: sessions live in this process and end with it. */
+    REDIS_URL: z.union([z.literal('').transform(() => undefined), z.url()]).optional(),
+    INSTANCE_ID: z.string().min(1).max(64).default('node-1'),
+    HOST: z.string().default('127.0.0.1'),
+    PORT: z.coerce.number().int().min(0).max(65_535).default(8000),
+    /** Signs session ids: the same for the whole fleet. Several, by commas: the first one signs. */
+    SESSION_SECRET: z.string().min(16).optional(),
+    /** The header in which a router names each request, the same over its replays; it must set it. */
+    ROUTER_KEY_HEADER: z.string().optional(),
+    /** Sessions held in memory; those unused the longest are restored from the store on demand. */
+    MAX_LIVE_SESSIONS: z.coerce.number().int().positive().default(1000),
+    /** After SIGTERM: how long routers have to see that this instance is not ready. */
+    DRAIN_SECONDS: z.coerce.number().min(0).default(1),
+    /** After that: how long running calls have to end. */
+    STOP_SECONDS: z.coerce.number().min(0).default(30),
+  })
+  .transform((env) => ({
+    redisUrl: env.REDIS_URL,
+    instance: env.INSTANCE_ID,
+    host: env.HOST,
+    port: env.PORT,
+    secrets: secretsOf(env.SESSION_SECRET),
+    routerKeyHeader: env.ROUTER_KEY_HEADER,
+    maxLive: env.MAX_LIVE_SESSIONS,
+    drainMs: env.DRAIN_SECONDS * 1000,
+    stopMs: env.STOP_SECONDS * 1000,
+  }))
+
+/** Throws with one line per setting that can't be used. */
+export function parseNodeConfig(env: NodeJS.ProcessEnv): NodeConfig {
+  const parsed = schema.safeParse(env)
+  if (parsed.success) return parsed.data
+  const lines = parsed.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`)
+  throw new Error(`Cannot use settings:\n${lines.join('\n')}`)
+}
+
+/** Without a secret the ids are good for this process alone, as are its sessions. */
+function secretsOf(text: string | undefined): [string, ...string[]] {
+  const [first = randomBytes(32).toString('hex'), ...others] = text?.split(',') ?? []
+  return [first, ...others]
+}

@@ -1,0 +1,147 @@
+import { readFileSync } from 'node:fs'
+import * as z from 'zod'
+import { ServerError } from '../mcp/errors.ts'
+import type { SessionId, StreamId } from '../mcp/session/ids.ts'
+import {
+  parseBegin,
+  parseEntry,
+  parseReply,
+  parseSettings,
+  parseState,
+  type RecordLimits,
+} from '../mcp/session/record.ts'
+import type {
+  Commit,
+  CommitOutcome,
+  Loaded,
+  SessionStore,
+  StreamEntries,
+} from '../mcp/session/store.ts'
+
+//   mcp:{<id>}:session   hash        begin        JSON of principal, initialize params, standalone stream
+//                                    settings     JSON; missing: none were set
+//                                    state        JSON        version  how many commits changed it
+//                                    reply:<key>  JSON of a reply record
+//                                    last:<stream>  the place of its last entry
+//                                    entry:<stream>.<place>   JSON of an entry
+//   mcp:{<id>}:ages      sorted set  reply:<key>, stream:<ended stream>   by when they were written
+// Two keys a session, which expire together. The braces keep them in one cluster slot, so one script
+// may touch both.
+const sessionKey = (id: SessionId): string => `mcp:{${id}}:session`
+const agesKey = (id: SessionId): string => `mcp:{${id}}:ages`
+
+/** What the store needs of a Redis client. */
+export interface RedisScripts {
+  evalSha(sha: string, options: ScriptArguments): Promise<unknown>
+  eval(script: string, options: ScriptArguments): Promise<unknown>
+  scriptLoad(script: string): Promise<string>
+}
+
+interface ScriptArguments {
+  readonly keys: string[]
+  readonly arguments: string[]
+}
+
+export interface RedisStoreOptions extends Pick<RecordLimits, 'replyRetentionMs'> {
+  readonly ttlMs: number
+  readonly now: () => number
+}
+
+const COMMIT = readFileSync(new URL('commit.lua', import.meta.url), 'utf8')
+const LOAD = readFileSync(new URL('load.lua', import.meta.url), 'utf8')
+const ENTRIES = readFileSync(new URL('entries.lua', import.meta.url), 'utf8')
+const DROP = "return redis.call('DEL', KEYS[1]) + 0 * redis.call('DEL', KEYS[2])"
+
+/** Keeps sessions in Redis 7 or later, one script a commit. `redis` is connected already. */
+export function createRedisStore(redis: RedisScripts, options: RedisStoreOptions): SessionStore {
+  const { ttlMs, now, replyRetentionMs } = options
+  const shas = new Map<string, Promise<string>>()
+
+  async function run(script: string, id: SessionId, args: readonly string[]): Promise<unknown> {
+    const call = { keys: [sessionKey(id), agesKey(id)], arguments: [...args] }
+    try {
+      const sha = shas.get(script) ?? redis.scriptLoad(script)
+      shas.set(script, sha)
+      return await redis.evalSha(await sha, call)
+    } catch (error) {
+      shas.delete(script)
+      // A Redis that was started anew has forgotten its scripts.
+      if (String(error).includes('NOSCRIPT')) return redis.eval(script, call)
+      throw new ServerError('store_unavailable', `Cannot reach store: ${String(error)}`)
+    }
+  }
+
+  return {
+    async load(id, key) {
+      return parseLoaded(await run(LOAD, id, [String(ttlMs), `reply:${key ?? ''}`]))
+    },
+
+    async commit(id, commit) {
+      const age = String(now() - replyRetentionMs)
+      return parseOutcome(await run(COMMIT, id, [String(ttlMs), String(now()), age, pack(commit)]))
+    },
+
+    async entries(id, stream, after) {
+      return parseEntries(await run(ENTRIES, id, [stream, String(after)]), stream, after)
+    },
+
+    async drop(id) {
+      return (await run(DROP, id, [])) === 1
+    },
+  }
+}
+
+/** The commit as the script reads it: structure as JSON, what it only stores as text inside. */
+function pack({ begin, change, settings, reply, append }: Commit): string {
+  return JSON.stringify({
+    begin: begin && JSON.stringify(begin),
+    change: change && { from: change.from, state: JSON.stringify(change.state) },
+    settings: settings && JSON.stringify(settings),
+    reply: reply && { key: reply.key, text: JSON.stringify(reply) },
+    append: append?.map(({ stream, at, entries }) => ({
+      stream,
+      at,
+      entries: entries.map((entry) => JSON.stringify(entry)),
+      ends: entries.at(-1)?.kind === 'end',
+    })),
+  })
+}
+
+function parseOutcome(answer: unknown): CommitOutcome {
+  const [kind, value] = outcome.parse(answer)
+  switch (kind) {
+    case 'committed':
+      return { kind, version: Number(value) }
+    case 'answered':
+      return { kind, reply: parseReply(String(value)) }
+    case 'conflict':
+    case 'gone':
+      return { kind }
+  }
+}
+
+function parseLoaded(answer: unknown): Loaded | undefined {
+  const [begin, settings, state, version, reply] = loaded.parse(answer ?? [])
+  if (begin == null || state == null) return undefined
+  const record = {
+    ...parseBegin(begin),
+    settings: settings == null ? { subscriptions: [] } : parseSettings(settings),
+    state: parseState(state),
+    version: Number(version),
+  }
+  return { record, reply: reply == null ? undefined : parseReply(reply) }
+}
+
+function parseEntries(answer: unknown, stream: StreamId, after: number): StreamEntries | undefined {
+  const [begin, last, ...texts] = texted.parse(answer ?? [])
+  if (begin === undefined) return undefined
+  if (last === '0' && parseBegin(begin).standalone !== stream) return undefined
+  return { at: after + 1, entries: texts.map(parseEntry) }
+}
+
+const outcome = z.tuple([
+  z.enum(['committed', 'answered', 'conflict', 'gone']),
+  z.union([z.string(), z.number()]).optional(),
+])
+const loaded = z.array(z.string().nullable())
+const texted = z.array(z.string())

@@ -1,0 +1,51 @@
+/** One Node instance: `npm run node`, and each server of the fleet. */
+import { serve } from '@hono/node-server'
+import { parseConfig } from '../mcp/config.ts'
+import { createApp } from '../mcp/http/app.ts'
+import { HTTP_LIMITS } from '../mcp/http/limits.ts'
+import { anonymous } from '../mcp/http/principal.ts'
+import { createLog } from '../mcp/log.ts'
+import { systemClock as clock } from '../mcp/session/clock.ts'
+import { LocalRouter } from '../mcp/session/local-router.ts'
+import { tools } from '../mcp/tools/index.ts'
+import { openStore } from './backing-store.ts'
+import { drainOnSigterm } from './drain.ts'
+import { parseNodeConfig } from './node-config.ts'
+import { createSessionIds } from './session-ids.ts'
+
+const config = parseConfig(process.env)
+const { instance, host, port, secrets, maxLive, routerKeyHeader, ...node } = parseNodeConfig(
+  process.env,
+)
+const log = createLog((line) => console.log(line), instance)
+
+const { store, count, ping } = await openStore({ ...config, redisUrl: node.redisUrl, clock })
+const router = new LocalRouter({
+  pack: tools,
+  store,
+  ids: createSessionIds(secrets),
+  instance,
+  clock,
+  log,
+  status: { startedAt: clock.now(), countSessions: count },
+  limits: config.runtime,
+  maxLive,
+})
+const drain = drainOnSigterm({ ...node, clock, router })
+const app = createApp({
+  ...config,
+  router,
+  authenticate: anonymous,
+  limits: HTTP_LIMITS,
+  instance,
+  clock,
+  log,
+  routerKeyHeader,
+  reachesStore: ping,
+  isDraining: drain.isDraining,
+})
+drain.stop(
+  serve({ fetch: app.fetch, hostname: host, port }, (address) => {
+    console.log(`Holdfast ${instance} serves http://${host}:${address.port}/mcp`)
+  }),
+)

@@ -1,0 +1,152 @@
+import { createClient } from 'redis'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { createSessionIds } from '../../haproxy-compat/session-ids.ts'
+import { startNode } from '../support/node.ts'
+import {
+  BASE,
+  callTool,
+  collect,
+  openSession,
+  post,
+  readEvents,
+  send,
+  toolCall,
+  until,
+} from '../support/mcp.ts'
+import { startRedis, type RedisServer } from '../support/redis.ts'
+
+describe('session ids of the fleet', () => {
+  const ids = createSessionIds(['a secret of some length'])
+
+  it('are 44 characters, never twice the same', () => {
+    const minted = new Set(Array.from({ length: 100_000 }, () => ids.mint()))
+    expect(minted.size).toBe(100_000)
+    for (const id of minted) if (!/^[A-Za-z0-9_-]{44}$/.test(id)) throw new Error(`"${id}"`)
+  })
+
+  it('are refused with any one bit changed, and under another secret', () => {
+    const id = ids.mint()
+    expect(ids.isMinted(id)).toBe(true)
+    const bytes = Buffer.from(id, 'base64url')
+    for (let bit = 0; bit < bytes.length * 8; bit++) {
+      const changed = Buffer.from(bytes)
+      changed[bit >> 3] = (changed[bit >> 3] ?? 0) ^ (1 << (bit & 7))
+      expect(ids.isMinted(changed.toString('base64url'))).toBe(false)
+    }
+    expect(createSessionIds(['another one of some length']).isMinted(id)).toBe(false)
+    for (const forged of ['', '*', `${id}A`, id.slice(1), `${id.slice(0, 43)}=`]) {
+      expect(ids.isMinted(forged)).toBe(false)
+    }
+  })
+
+  it('are good while their secret is one of those that check', () => {
+    const rotated = createSessionIds(['a newer secret of length', 'a secret of some length'])
+    expect(rotated.isMinted(ids.mint())).toBe(true)
+    expect(ids.isMinted(rotated.mint())).toBe(false)
+  })
+})
+
+describe('one Node instance', () => {
+  it('serves sessions from memory, and drains when it is told to stop', async () => {
+    const instance = await startNode({ INSTANCE_ID: 'solo' })
+    const session = await openSession(instance.fetch)
+    expect(await callTool(instance.fetch, session, 'increment_counter')).toEqual({
+      counter: 1,
+      instance: 'solo',
+    })
+    const info = (): Promise<Record<string, unknown>> =>
+      callTool(instance.fetch, session, 'get_server_info')
+    expect(await until(info, ({ sessions }) => sessions === 1)).toBeDefined()
+    const call = send(instance.fetch, session, toolCall('analyze_data', { num_items: 1 }))
+    const stream = readEvents(await call)
+    await stream.next()
+    const stopped = instance.kill('SIGTERM')
+    const events = await collect(stream)
+    expect(events.at(-1)?.data).toContain('"items_processed":1')
+    expect(await stopped).toBe(0)
+  })
+
+  it('says which settings it can not use', async () => {
+    await expect(startNode({ PORT: 'x', REDIS_URL: 'nowhere' })).rejects.toThrow(
+      /Cannot use settings:\n(.*\n)*REDIS_URL.*\nPORT/,
+    )
+  })
+})
+
+describe('Node instances over one Redis', () => {
+  let redis: RedisServer
+  const env = (instance: string): Record<string, string> => ({
+    REDIS_URL: redis.url,
+    INSTANCE_ID: instance,
+    SESSION_SECRET: 'the same for all of them',
+  })
+
+  beforeAll(async () => {
+    redis = await startRedis()
+  })
+  afterAll(() => redis.stop())
+
+  it('serve a session on after the one that held it was killed', async () => {
+    const [a, b] = await Promise.all([
+      startNode(env('mcp-server-1')),
+      startNode(env('mcp-server-2')),
+    ])
+    const session = await openSession(a.fetch)
+    for (let n = 1; n <= 3; n++) await callTool(a.fetch, session, 'increment_counter')
+    await a.kill('SIGKILL')
+    expect(await callTool(b.fetch, session, 'increment_counter')).toEqual({
+      counter: 4,
+      instance: 'mcp-server-2',
+    })
+    expect(await callTool(b.fetch, session, 'get_server_info')).toMatchObject({ sessions: 1 })
+    await b.kill('SIGKILL')
+  })
+
+  it('ask Redis nothing about ids that they did not mint', async () => {
+    const instance = await startNode(env('mcp-server-1'))
+    const client = createClient({ url: redis.url })
+    await client.connect()
+    const commands = async (): Promise<string> => {
+      const stats = await client.info('commandstats')
+      return stats
+        .split('\n')
+        .filter((line) => /cmdstat_(eval|hget|exists|pexpire)/.test(line))
+        .join()
+    }
+    const session = await openSession(instance.fetch)
+    const before = await commands()
+    const foreign = createSessionIds(['some other secret here']).mint()
+    for (const id of [
+      foreign,
+      '*',
+      'a'.repeat(44),
+      `${session.slice(0, 20)}A${session.slice(21)}`,
+    ]) {
+      if (id === session) continue
+      const response = await instance.fetch(
+        post(JSON.stringify(toolCall('increment_counter')), { 'mcp-session-id': id }),
+      )
+      expect(response.status).toBe(404)
+    }
+    expect(await commands()).toBe(before)
+    client.destroy()
+    await instance.kill('SIGKILL')
+  })
+
+  it('are not healthy without it, and are again when it is back', async () => {
+    const lonely = await startRedis()
+    const instance = await startNode({ ...env('mcp-server-1'), REDIS_URL: lonely.url })
+    const session = await openSession(instance.fetch)
+    await lonely.stop()
+    const health = async (): Promise<number> => {
+      const response = await instance.fetch(new Request(`${BASE}/health`))
+      await response.text()
+      return response.status
+    }
+    await until(health, (status) => status === 503)
+    const refused = await send(instance.fetch, session, toolCall('increment_counter'))
+    expect(refused.status).toBe(503)
+    expect(refused.headers.get('retry-after')).toBe('1')
+    await instance.kill('SIGKILL')
+  })
+})

@@ -1,0 +1,110 @@
+import { createClient, type RedisClientType } from 'redis'
+import { afterAll, beforeAll, expect, it } from 'vitest'
+import { createRedisStore } from '../../haproxy-compat/redis-store.ts'
+import {
+  createStreamId,
+  randomText,
+  type Principal,
+  type SessionId,
+} from '../../mcp/session/ids.ts'
+import { sessionStoreContract } from '../contract/session-store.ts'
+import { startRedis, type RedisServer } from '../support/redis.ts'
+
+const ttlMs = 30 * 60 * 1000
+// Redis goes by its own clock; what the tests turn is set off against it with this to spare.
+const graceMs = 10_000
+
+let server: RedisServer
+let redis: RedisClientType
+
+beforeAll(async () => {
+  server = await startRedis()
+  redis = createClient({ url: server.url })
+  await redis.connect()
+})
+afterAll(async () => {
+  redis.destroy()
+  await server.stop()
+})
+
+sessionStoreContract('Redis', async (body) => {
+  let now = Date.now()
+  const store = createRedisStore(redis, { ttlMs, replyRetentionMs: 300_000, now: () => now })
+  // Braces, stars and colons mean something to Redis; in an id they must mean nothing.
+  const id = `*?[a-z]:{x}${randomText(6)}` as SessionId
+  const advance = async (ms: number): Promise<void> => {
+    now += ms
+    for (const key of await redis.keys('mcp:*')) {
+      await redis.pExpire(key, Math.max((await redis.pTTL(key)) - ms, 0))
+    }
+  }
+  await body({ store, id, advance, ttlMs, graceMs, settles: false })
+  await store.drop(id)
+  expect(await redis.keys('mcp:*')).toEqual([])
+})
+
+const begin = { principal: 'me' as Principal, initialize: {}, standalone: createStreamId() }
+const reply = (key: string) => ({
+  key,
+  fingerprint: 'f',
+  answer: { kind: 'reply', outcome: { result: {} } } as const,
+})
+
+it('all keys of a session expire at one instant, and each use moves it', async () => {
+  const id = randomText(9) as SessionId
+  const store = createRedisStore(redis, { ttlMs, replyRetentionMs: 300_000, now: Date.now })
+  await store.commit(id, { begin, reply: reply('k') })
+  const instants = async (): Promise<Set<number>> => {
+    const keys = await redis.keys(`mcp:{${id}}:*`)
+    expect(keys).toHaveLength(2)
+    return new Set(await Promise.all(keys.map((key) => redis.pExpireTime(key))))
+  }
+  for (const use of [
+    () => store.load(id),
+    () => store.commit(id, { change: { from: 0, state: { n: 1 } } }),
+  ]) {
+    for (const key of await redis.keys(`mcp:{${id}}:*`)) await redis.pExpire(key, 1000)
+    await use()
+    const [instant = 0, ...others] = await instants()
+    expect(others).toEqual([])
+    expect(instant - Date.now()).toBeGreaterThan(ttlMs - graceMs)
+  }
+})
+
+it('replies and ended streams go when they have aged, the rest stays', async () => {
+  let now = 1_000_000
+  const id = randomText(9) as SessionId
+  const store = createRedisStore(redis, { ttlMs, replyRetentionMs: 300_000, now: () => now })
+  const [ended, open] = [createStreamId(), createStreamId()]
+  const message = { jsonrpc: '2.0', method: 'm' } as const
+  await store.commit(id, { begin, reply: reply('old') })
+  for (const [stream, kind] of [
+    [ended, 'end'],
+    [open, 'message'],
+  ] as const) {
+    await store.commit(id, { append: [{ stream, at: 1, entries: [{ kind, message }] }] })
+  }
+  now += 300_001
+  await store.commit(id, { reply: reply('new') })
+  expect((await store.load(id, 'old'))?.reply).toBeUndefined()
+  expect((await store.load(id, 'new'))?.reply).toBeDefined()
+  expect(await store.entries(id, ended, 0)).toBeUndefined()
+  expect((await store.entries(id, open, 0))?.entries).toHaveLength(1)
+})
+
+it('goes on after Redis has forgotten its scripts', async () => {
+  const id = randomText(9) as SessionId
+  const store = createRedisStore(redis, { ttlMs, replyRetentionMs: 300_000, now: Date.now })
+  await store.commit(id, { begin })
+  await redis.scriptFlush()
+  expect((await store.commit(id, { change: { from: 0, state: {} } })).kind).toBe('committed')
+})
+
+it('says that the store is away when it is', async () => {
+  const gone = createClient({ url: server.url, disableOfflineQueue: true })
+  gone.on('error', () => undefined)
+  await gone.connect()
+  gone.destroy()
+  const store = createRedisStore(gone, { ttlMs, replyRetentionMs: 300_000, now: Date.now })
+  await expect(store.load('x' as SessionId)).rejects.toMatchObject({ code: 'store_unavailable' })
+})

@@ -1,0 +1,38 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import type { Fetch } from './mcp.ts'
+
+export interface NodeInstance {
+  readonly fetch: Fetch
+  readonly url: string
+  readonly pid: number
+  readonly kill: (signal: NodeJS.Signals) => Promise<number | null>
+}
+
+/** One Node instance as a process, on a port of its own. */
+export async function startNode(env: Record<string, string> = {}): Promise<NodeInstance> {
+  const child = spawn('node', ['haproxy-compat/server.ts'], {
+    env: { ...process.env, REDIS_URL: '', PORT: '0', DRAIN_SECONDS: '0', ...env },
+  })
+  let output = ''
+  const listening = Promise.withResolvers<string>()
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.on('data', (text) => {
+      output += text
+      const [, url] = /serves (\S+)\/mcp/.exec(output) ?? []
+      if (url !== undefined) listening.resolve(url)
+    })
+  }
+  const exited = once(child, 'exit') as Promise<[number | null]>
+  void exited.then(() => listening.reject(new Error(`The instance has stopped:\n${output}`)))
+  const url = await listening.promise
+  return {
+    url,
+    pid: child.pid ?? 0,
+    fetch: (request) => fetch(new Request(`${url}${new URL(request.url).pathname}`, request)),
+    async kill(signal) {
+      child.kill(signal)
+      return (await exited)[0]
+    },
+  }
+}

@@ -1,0 +1,36 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createClient } from 'redis'
+import { requireProgram } from '../../haproxy-compat/programs.ts'
+import { freePort } from './ports.ts'
+
+export interface RedisServer {
+  readonly url: string
+  readonly stop: () => Promise<void>
+}
+
+/** A Redis of its own, on loopback, with nothing on disk. */
+export async function startRedis(): Promise<RedisServer> {
+  requireProgram('redis-server')
+  const port = await freePort()
+  const folder = mkdtempSync(join(tmpdir(), 'holdfast-redis-'))
+  const settings = ['--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', folder]
+  const child = spawn('redis-server', ['--port', String(port), ...settings], { stdio: 'ignore' })
+  const exited = once(child, 'exit')
+  const url = `redis://127.0.0.1:${port}`
+  const client = createClient({ url, socket: { reconnectStrategy: 20 } })
+  // Refused until the server listens; the client tries again by itself.
+  client.on('error', () => undefined)
+  await client.connect()
+  client.destroy()
+  return {
+    url,
+    async stop() {
+      child.kill('SIGKILL')
+      await exited
+    },
+  }
+}
