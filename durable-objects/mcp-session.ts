@@ -30,6 +30,7 @@ import {
   LAST_EVENT_ID,
   packEvent,
   PRINCIPAL,
+  RECONNECT,
   SUPERSEDED,
 } from './wire.ts'
 
@@ -106,10 +107,12 @@ export abstract class SessionObject extends DurableObject<Env> {
       const start = await locate(this.#store, this.#id, runtime.record, lastEventId)
       await runtime.closeOrphan(start.stream)
       const { 0: client, 1: server } = new WebSocketPair()
-      this.#let(start.stream, SUPERSEDED)
+      const taken = request.headers.has(RECONNECT) && this.#follower(start.stream) !== undefined
+      if (!taken) this.#let(start.stream, SUPERSEDED)
       this.ctx.acceptWebSocket(server, [start.stream])
       server.serializeAttachment(start.after)
-      if (start.ended) server.close(ENDED)
+      if (taken) server.close(SUPERSEDED)
+      else if (start.ended) server.close(ENDED)
       else await this.#pump(start.stream)
       const headers = { [FOLLOWED_FROM]: eventId(start) }
       return new Response(null, { status: 101, webSocket: client, headers })
@@ -181,7 +184,9 @@ export abstract class SessionObject extends DurableObject<Env> {
     const now = Date.now()
     if (runtime.record.version > 0 && now - this.#reportedAt >= TOUCH_MS) {
       this.#reportedAt = now
-      await reportSession(this.env.INDEX, this.#id, now + this.#config.ttlMs + TOUCH_MS)
+      const expiresAt = now + this.#config.ttlMs + TOUCH_MS
+      // It only counts: what is lost here is told again in a minute.
+      await reportSession(this.env.INDEX, this.#id, expiresAt).catch(() => undefined)
     }
     await runtime.idle()
   }

@@ -4,6 +4,7 @@ import type { SessionId, StreamId } from '../mcp/session/ids.ts'
 import {
   applyCommit,
   entry,
+  findReply,
   packSession,
   unpackSession,
   type RecordLimits,
@@ -86,7 +87,7 @@ class SqliteStore implements ObjectStore {
     if (session === undefined) return undefined
     this.#seenAt = this.#options.now()
     this.#write(session, [])
-    return { record: session, reply: session.replies.find((reply) => reply.key === key) }
+    return { record: session, reply: findReply(session, key, this.#seenAt, this.#options) }
   }
 
   async commit(_id: SessionId, commit: Commit): Promise<CommitOutcome> {
@@ -167,7 +168,10 @@ class SqliteStore implements ObjectStore {
     if (session !== this.#session) rows.push({ key: SESSION, text: packSession(session) })
     this.#put(rows)
     this.#session = session
-    for (const { stream, chunk } of chunks) this.#tails.set(stream, chunk)
+    for (const { stream, chunk } of chunks) {
+      if (isLast(chunk)) this.#tails.delete(stream)
+      else this.#tails.set(stream, chunk)
+    }
   }
 
   #put(rows: readonly { key: string; text: string }[]): void {
@@ -195,10 +199,14 @@ class SqliteStore implements ObjectStore {
   /** Lets go of streams that ended long ago, and of what is old in the standalone stream. */
   #sweep(standalone: StreamId): void {
     const { now, replyRetentionMs } = this.#options
-    const old = [...this.#kv.list({ prefix: 'stream/' })]
-      .map(unpackChunk)
-      .filter(({ writtenAt }) => writtenAt < now() - replyRetentionMs)
-    const ended = new Set(old.filter(isLast).map(({ stream }) => stream))
+    // One chunk in memory at a time: there may be many.
+    const chunks = Array.from(this.#kv.list({ prefix: 'stream/' }), (row) => {
+      const chunk = unpackChunk(row)
+      const { stream, first, writtenAt } = chunk
+      return { stream, first, writtenAt, ends: isLast(chunk) }
+    })
+    const old = chunks.filter(({ writtenAt }) => writtenAt < now() - replyRetentionMs)
+    const ended = new Set(old.filter(({ ends }) => ends).map(({ stream }) => stream))
     const tail = this.#tailOf(standalone).first
     for (const { stream, first } of old) {
       const passed = stream === standalone && first < tail
@@ -223,10 +231,10 @@ function nextPlace({ first, entries }: Chunk): number {
 
 /** The chunk that holds `part`: the stream's last one, or a new one if that is full. */
 function grow(tail: Chunk, { entries }: Append): Chunk {
-  const full = tail.entries.length >= CHUNK_ENTRIES || tail.chars >= CHUNK_CHARS
+  const added = JSON.stringify(entries).length
+  const full = tail.entries.length >= CHUNK_ENTRIES || tail.chars + added > CHUNK_CHARS
   const base = full ? { first: nextPlace(tail), entries: [], chars: 0 } : tail
-  const chars = base.chars + JSON.stringify(entries).length
-  return { first: base.first, entries: [...base.entries, ...entries], chars }
+  return { first: base.first, entries: [...base.entries, ...entries], chars: base.chars + added }
 }
 
 function isLast({ entries }: Chunk): boolean {

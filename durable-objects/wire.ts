@@ -6,6 +6,8 @@
 // Request headers of the upgrade.
 export const PRINCIPAL = 'holdfast-principal'
 export const LAST_EVENT_ID = 'last-event-id'
+/** Set by a Worker that comes back by itself: a client that came in between goes first. */
+export const RECONNECT = 'holdfast-reconnect'
 /** Response header of the upgrade: the event id behind which the stream is followed. */
 export const FOLLOWED_FROM = 'holdfast-followed-from'
 

@@ -18,8 +18,11 @@ elseif not known then
   return { 'gone' }
 end
 if commit.reply then
-  local reply = redis.call('HGET', session, 'reply:' .. commit.reply.key)
-  if reply then return { 'answered', reply } end
+  local field = 'reply:' .. commit.reply.key
+  local written = redis.call('ZSCORE', ages, field)
+  if written and tonumber(written) > tonumber(old) then
+    return { 'answered', redis.call('HGET', session, field) }
+  end
 end
 local version = tonumber(redis.call('HGET', session, 'version') or '0')
 if commit.change and commit.change.from ~= version then return { 'conflict' } end

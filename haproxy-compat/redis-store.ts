@@ -73,7 +73,8 @@ export function createRedisStore(redis: RedisScripts, options: RedisStoreOptions
 
   return {
     async load(id, key) {
-      return parseLoaded(await run(LOAD, id, [String(ttlMs), `reply:${key ?? ''}`]))
+      const age = String(now() - replyRetentionMs)
+      return parseLoaded(await run(LOAD, id, [String(ttlMs), `reply:${key ?? ''}`, age]))
     },
 
     async commit(id, commit) {

@@ -16,7 +16,7 @@ const schema = z
   .object({
     /** Host names this server answers to; a leading `*.` stands for all names below. */
     ALLOWED_HOSTS: list('localhost,127.0.0.1,[::1]'),
-    /** Origins of pages that may call, beside those on an allowed host. */
+    /** Origins that are not refused, beside those on an allowed host. */
     ALLOWED_ORIGINS: list(''),
     /** An unused session lives this long. */
     SESSION_TTL_SECONDS: positive(30 * 60),

@@ -10,6 +10,8 @@ export type Connection =
 export interface FollowOptions {
   readonly reconnect: (lastEventId: EventId) => Promise<Connection>
   readonly reopened: (attempt: number) => void
+  /** Waits before another try, longer with each that brought nothing; counted from 0. */
+  readonly pause: (attempt: number) => Promise<void>
   readonly signal: AbortSignal
 }
 
@@ -19,12 +21,14 @@ export interface FollowOptions {
  */
 export async function* followObject(
   first: Connection & { kind: 'connected' },
-  { reconnect, reopened, signal }: FollowOptions,
+  { reconnect, reopened, pause, signal }: FollowOptions,
 ): AsyncGenerator<StreamEvent> {
   let { after } = first
   let connection: Connection = first
+  let fruitless = 0
   for (let attempt = 0; connection.kind === 'connected'; attempt++) {
     if (attempt > 0) reopened(attempt)
+    fruitless++
     const messages = listen(connection.socket, signal)
     for await (const message of messages) {
       if (typeof message === 'number') {
@@ -34,8 +38,11 @@ export async function* followObject(
       }
       const { id, data } = unpackEvent(message)
       after = id as EventId
+      fruitless = 0
       yield { kind: 'event', id: after, data }
     }
+    if (fruitless > 1) await pause(fruitless - 2)
+    if (signal.aborted) return
     connection = await reconnect(after)
   }
 }
@@ -59,14 +66,18 @@ async function* listen(socket: WebSocket, signal: AbortSignal): AsyncGenerator<s
   if (signal.aborted) stop()
   else signal.addEventListener('abort', stop, { once: true })
 
-  for (;;) {
-    const message = waiting.shift()
-    if (message === undefined) {
-      await arrived.promise
-      arrived = Promise.withResolvers<void>()
-      continue
+  try {
+    for (;;) {
+      const message = waiting.shift()
+      if (message === undefined) {
+        await arrived.promise
+        arrived = Promise.withResolvers<void>()
+        continue
+      }
+      yield message
+      if (typeof message === 'number') return
     }
-    yield message
-    if (typeof message === 'number') return signal.removeEventListener('abort', stop)
+  } finally {
+    signal.removeEventListener('abort', stop)
   }
 }

@@ -1,8 +1,8 @@
 import type { Env } from '../durable-objects/env.ts'
 import { objectId, type SessionObject } from '../durable-objects/mcp-session.ts'
-import { FOLLOWED_FROM, LAST_EVENT_ID, PRINCIPAL } from '../durable-objects/wire.ts'
+import { FOLLOWED_FROM, LAST_EVENT_ID, PRINCIPAL, RECONNECT } from '../durable-objects/wire.ts'
 import type { Log } from '../mcp/log.ts'
-import type { Clock } from '../mcp/session/clock.ts'
+import { sleep, type Clock } from '../mcp/session/clock.ts'
 import type { EventId, Principal, SessionId } from '../mcp/session/ids.ts'
 import type {
   Answer,
@@ -14,7 +14,7 @@ import type {
 } from '../mcp/session/router.ts'
 import { Attempts } from './attempts.ts'
 import { followObject, type Connection } from './follow.ts'
-import { retryObject } from './retry.ts'
+import { backoffMs, retryObject } from './retry.ts'
 
 export interface ObjectRouterOptions {
   readonly sessions: Env['SESSIONS']
@@ -50,13 +50,19 @@ export class ObjectRouter implements SessionRouter {
   async follow(id: SessionId, principal: Principal, request: FollowRequest): Promise<Following> {
     const object = objectId(this.#options.sessions, id)
     if (object === undefined) return { kind: 'gone' }
-    const reconnect = (after?: string): Promise<Connection> =>
-      this.#connect(object, principal, after)
-    const connection = await reconnect(request.lastEventId)
+    const headers = new Headers({ upgrade: 'websocket', [PRINCIPAL]: principal })
+    const connection = await this.#connect(object, headers, request.lastEventId)
     if (connection.kind !== 'connected') return connection
     const reopened = (attempt: number): void =>
       this.#options.log({ event: 'stream_reopened', session: id, attempt })
-    const events = followObject(connection, { reconnect, reopened, signal: request.signal })
+    const reconnect = (after: EventId): Promise<Connection> => {
+      headers.set(RECONNECT, 'true')
+      return this.#connect(object, headers, after)
+    }
+    const { clock, random } = this.#options
+    const pause = (attempt: number): Promise<void> => sleep(clock, backoffMs(attempt, random))
+    const { signal } = request
+    const events = followObject(connection, { reconnect, reopened, pause, signal })
     return { kind: 'following', after: connection.after, events }
   }
 
@@ -68,10 +74,9 @@ export class ObjectRouter implements SessionRouter {
 
   async #connect(
     object: DurableObjectId,
-    principal: Principal,
+    headers: Headers,
     after: string | undefined,
   ): Promise<Connection> {
-    const headers = new Headers({ upgrade: 'websocket', [PRINCIPAL]: principal })
     if (after !== undefined) headers.set(LAST_EVENT_ID, after)
     const response = await this.#call(object, (stub) => stub.fetch('https://object/', { headers }))
     const { webSocket: socket, status } = response

@@ -32,7 +32,7 @@ export async function retryObject<T>(act: () => Promise<T>, options: RetryOption
 }
 
 /** Full jitter: a random wait under a cap that doubles with each attempt, counted from 0. */
-function backoffMs(attempt: number, random: () => number): number {
+export function backoffMs(attempt: number, random: () => number): number {
   return random() * Math.min(CAP_MS, BASE_MS * 2 ** attempt)
 }
 

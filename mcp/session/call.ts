@@ -70,6 +70,8 @@ export interface CallOptions {
 export function createCall(exchange: Exchange, ctx: ServerContext, options: CallOptions): Call {
   const { session, principal, instance, clock, status, stateOf, askTimeoutMs } = options
   const { mcpReq } = ctx
+  // If the call runs again, what is left of this run is not to touch that one's.
+  const run = Number(mcpReq.id)
   const ask = { relatedRequestId: mcpReq.id, timeout: askTimeoutMs, signal: mcpReq.signal }
   let steps = 0
 
@@ -78,9 +80,9 @@ export function createCall(exchange: Exchange, ctx: ServerContext, options: Call
     instance,
     signal: mcpReq.signal,
 
-    read: () => exchange.read(),
-    update: (change) => exchange.update(change),
-    stateOf: (other) => (other === session ? exchange.read() : stateOf(other, principal)),
+    read: () => exchange.read(run),
+    update: (change) => exchange.update(change, run),
+    stateOf: (other) => (other === session ? exchange.read(run) : stateOf(other, principal)),
 
     log: (level, text) => mcpReq.log(level, { msg: text, extra: null }),
     async progress(done, total, message) {
@@ -90,7 +92,7 @@ export function createCall(exchange: Exchange, ctx: ServerContext, options: Call
       await mcpReq.notify({ method: 'notifications/progress', params })
     },
     async sleep(ms) {
-      await exchange.openStream()
+      await exchange.openStream(run)
       await sleep(clock, ms, mcpReq.signal)
     },
     now: () => Promise.resolve(clock.now()),
@@ -99,7 +101,7 @@ export function createCall(exchange: Exchange, ctx: ServerContext, options: Call
       return { sessions: await status.countSessions(), uptimeSeconds }
     },
     async step(name, fn) {
-      const stream = await exchange.openStream()
+      const stream = await exchange.openStream(run)
       return fn(`${stream}/${++steps}/${name}`)
     },
     elicit: (form) => mcpReq.elicitInput(form, ask),

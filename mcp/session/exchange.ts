@@ -20,6 +20,9 @@ export interface ExchangeHost {
   rerun(exchange: Exchange): Promise<void>
 }
 
+type Change = (state: SessionState) => SessionState
+export type SettingsChange = (settings: Settings) => Settings
+
 /** What makes a call the same call when it is sent again. */
 export type Identity = Pick<Reply, 'key' | 'fingerprint' | 'attempt'>
 
@@ -71,8 +74,8 @@ export class Exchange {
     this.run = run
   }
 
-  async read(): Promise<SessionState> {
-    this.#mustGoOn(this.run)
+  async read(run = this.run): Promise<SessionState> {
+    this.#mustGoOn(run)
     if (this.#staged !== undefined) return this.#staged.state
     const record = (await this.#host.session.load())?.record
     if (record === undefined) throw this.#fail(sessionNotFound())
@@ -80,8 +83,8 @@ export class Exchange {
   }
 
   /** One after the other, also where a tool does not wait: the turn is the call's, not an update's. */
-  update(change: (state: SessionState) => SessionState): Promise<SessionState> {
-    const done = this.#updates.then(() => this.#update(change))
+  update(change: Change, run = this.run): Promise<SessionState> {
+    const done = this.#updates.then(() => this.#update(change, run))
     this.#updates = done.catch(() => undefined)
     return done
   }
@@ -92,22 +95,15 @@ export class Exchange {
   }
 
   /** Answers the request with its stream, before there is anything to say. */
-  async openStream(): Promise<StreamId> {
-    await this.#inOrder(() => this.#write([]))
+  async openStream(run = this.run): Promise<StreamId> {
+    await this.#inOrder(() => this.#write([]), run)
     if (this.#stream === undefined) throw new Abandoned()
     return this.#stream.id
   }
 
-  /** Answers the request. `settings` are committed with the reply. */
-  async finish(outcome: RpcOutcome, settings?: Settings): Promise<void> {
-    try {
-      await this.#inOrder(() => this.#finish(outcome, settings))
-    } catch (error) {
-      if (error instanceof Abandoned) return
-      const known = this.#fail(error)
-      // What was begun must have an end, even where the reply itself could not be written.
-      await this.#writeEnd({ error: rpcErrorOf(known) }).catch(() => undefined)
-    }
+  /** Answers the request. What `change` makes of the session's settings is committed with it. */
+  async finish(outcome: RpcOutcome, change?: SettingsChange): Promise<void> {
+    await this.#inOrder(() => this.#finish(outcome, change)).catch(() => undefined)
   }
 
   /** Answers the request with `error` and lets go of what was not committed. */
@@ -117,12 +113,13 @@ export class Exchange {
     else await this.finish(error)
   }
 
-  async #update(change: (state: SessionState) => SessionState): Promise<SessionState> {
-    const { run } = this
+  async #update(change: Change, run: number): Promise<SessionState> {
     this.#mustGoOn(run)
     if (this.#staged !== undefined) return (this.#staged.state = freeze(change(this.#staged.state)))
     const release = await this.#host.session.turn()
     try {
+      // What is being said may be opening the stream: only then is it known how to commit this.
+      await this.#queue
       this.#mustGoOn(run)
       if (this.#stream !== undefined) return await this.#updateNow(change)
       const { state, version } = this.#host.session.record
@@ -134,12 +131,15 @@ export class Exchange {
     }
   }
 
-  async #finish(outcome: RpcOutcome, settings: Settings | undefined): Promise<void> {
+  async #finish(outcome: RpcOutcome, change: SettingsChange | undefined): Promise<void> {
     if (this.#stream !== undefined) {
       await this.#writeEnd(outcome)
-    } else if (this.#staged !== undefined || settings !== undefined) {
+    } else if (this.#staged !== undefined) {
       const reply = this.#replyRecord({ kind: 'reply', outcome })
-      await this.#commit({ ...this.#takeStaged(), ...reply, ...(settings && { settings }) })
+      await this.#commit({ ...this.#takeStaged(), ...reply })
+    } else if (change !== undefined) {
+      const staged = await this.#host.session.turn()
+      await this.#commit({ settings: change(this.#host.session.record.settings), staged })
     } else {
       const loaded = await this.#host.session.load(this.identity?.key)
       if (loaded === undefined) throw sessionNotFound()
@@ -174,7 +174,7 @@ export class Exchange {
   }
 
   /** Once a call's stream is open its updates can't wait for the reply. */
-  async #updateNow(change: (state: SessionState) => SessionState): Promise<SessionState> {
+  async #updateNow(change: Change): Promise<SessionState> {
     for (let record: SessionRecord | undefined = this.#host.session.record; record !== undefined;) {
       const state = freeze(change(record.state))
       const outcome = await this.#host.session.commit({ change: { from: record.version, state } })
@@ -226,14 +226,23 @@ export class Exchange {
   }
 
   /** What is said and done becomes visible in the order in which it was said and done. */
-  #inOrder(act: () => Promise<void>): Promise<void> {
-    const { run } = this
-    const done = this.#queue.then(() => {
-      this.#mustGoOn(run)
-      return act()
-    })
+  #inOrder(act: () => Promise<void>, run = this.run): Promise<void> {
+    const done = this.#queue.then(() => this.#attempt(act, run))
     this.#queue = done.catch(() => undefined)
     return done
+  }
+
+  async #attempt(act: () => Promise<void>, run: number): Promise<void> {
+    this.#mustGoOn(run)
+    try {
+      await act()
+    } catch (error) {
+      if (error instanceof Abandoned) throw error
+      const known = this.#fail(error)
+      // What was begun must have an end, even where the rest could not be written.
+      await this.#writeEnd({ error: rpcErrorOf(known) }).catch(() => undefined)
+      throw known
+    }
   }
 
   #mustGoOn(run: number): void {

@@ -1,5 +1,5 @@
 import type { SessionId, StreamId } from './ids.ts'
-import { applyCommit, type RecordLimits, type StoredSession } from './record.ts'
+import { applyCommit, findReply, type RecordLimits, type StoredSession } from './record.ts'
 import type { Append, Entry, SessionStore } from './store.ts'
 
 /** The reference implementation of the store: what it does is what the port promises. */
@@ -20,7 +20,7 @@ export function createMemoryStore(options: MemoryStoreOptions): SessionStore {
       if (held === undefined) return undefined
       held.session = { ...held.session, seenAt: now() }
       const { session } = held
-      return { record: session, reply: session.replies.find((reply) => reply.key === key) }
+      return { record: session, reply: findReply(session, key, now(), options) }
     },
 
     async commit(id, commit) {

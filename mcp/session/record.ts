@@ -1,7 +1,7 @@
 import * as z from 'zod'
 import type { Commit, CommitOutcome, Entry, Reply, SessionRecord, Settings } from './store.ts'
 import { parseStreamId, type Principal, type StreamId } from './ids.ts'
-import type { JsonObject, SessionState } from './state.ts'
+import { freeze, type JsonObject, type SessionState } from './state.ts'
 
 /** What a store keeps of a session beside its streams. */
 export interface StoredSession extends SessionRecord {
@@ -29,7 +29,7 @@ export function applyCommit(
   if (base === undefined) return { outcome: { kind: 'gone' } }
   if (commit.begin !== undefined && stored !== undefined) return { outcome: { kind: 'conflict' } }
 
-  const known = base.replies.find((reply) => reply.key === commit.reply?.key)
+  const known = commit.reply && findReply(base, commit.reply.key, now, limits)
   if (known !== undefined) return { outcome: { kind: 'answered', reply: known } }
   const { change } = commit
   if (change !== undefined && change.from !== base.version) return { outcome: { kind: 'conflict' } }
@@ -44,6 +44,16 @@ export function applyCommit(
     replies: nextReplies(base.replies, commit, now, limits),
   }
   return { outcome: { kind: 'committed', version }, session }
+}
+
+/** The reply recorded under `key`, unless it has aged: what it speaks of may be gone. */
+export function findReply(
+  { replies }: StoredSession,
+  key: string | undefined,
+  now: number,
+  { replyRetentionMs }: RecordLimits,
+): Reply | undefined {
+  return replies.find((reply) => reply.key === key && reply.at > now - replyRetentionMs)
 }
 
 function nextReplies(
@@ -95,7 +105,9 @@ export const parseReply = (text: string): Reply => reply.parse(JSON.parse(text))
 export const parseEntry = (text: string): Entry => entry.parse(JSON.parse(text))
 
 const jsonObject = z.custom<JsonObject>((value) => typeof value === 'object' && value !== null)
-const state = z.custom<SessionState>((value) => typeof value === 'object' && value !== null)
+const state = z
+  .custom<SessionState>((value) => typeof value === 'object' && value !== null)
+  .transform((value) => freeze(value))
 const streamId = z.custom<StreamId>(
   (value) => typeof value === 'string' && parseStreamId(value) === value,
 )

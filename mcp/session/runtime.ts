@@ -19,7 +19,7 @@ import { parseInitialize, parseMessage, type InitializeMessage } from './message
 import { refusalOf } from './refusal.ts'
 import type { Answer, Post, StateOf, Unserved } from './router.ts'
 import { createServer, refuseUnsafeKeys } from './server.ts'
-import { settingsAfter } from './settings.ts'
+import { settingsChange } from './settings.ts'
 import type { JsonObject } from './state.ts'
 import type { RpcOutcome, SessionRecord } from './store.ts'
 import type { Pack } from './tool.ts'
@@ -246,7 +246,7 @@ export class SessionRuntime {
     const exchange = this.#exchanges.get(run)
     if (exchange === undefined) return
     const outcome = outcomeOf(response)
-    await exchange.finish(outcome, settingsAfter(exchange.request, outcome, this.record.settings))
+    await exchange.finish(outcome, settingsChange(exchange.request, outcome))
   }
 
   async #said(message: JSONRPCMessage, run: number | undefined): Promise<void> {

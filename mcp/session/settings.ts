@@ -1,22 +1,22 @@
 import type { JSONRPCRequest } from '@modelcontextprotocol/server'
-import type { RpcOutcome, Settings } from './store.ts'
+import type { SettingsChange } from './exchange.ts'
+import type { RpcOutcome } from './store.ts'
 
-/** The settings of a session after `request` went well; `undefined` if it changed none. */
-export function settingsAfter(
+/** What `request`, if it went well, changes of its session's settings; `undefined` for nothing. */
+export function settingsChange(
   { method, params }: JSONRPCRequest,
   outcome: RpcOutcome,
-  settings: Settings,
-): Settings | undefined {
+): SettingsChange | undefined {
   if ('error' in outcome) return undefined
   const uri = String(params?.['uri'])
-  const others = settings.subscriptions.filter((known) => known !== uri)
+  const without = (uris: readonly string[]): string[] => uris.filter((known) => known !== uri)
   switch (method) {
     case 'logging/setLevel':
-      return { ...settings, logLevel: String(params?.['level']) }
+      return (before) => ({ ...before, logLevel: String(params?.['level']) })
     case 'resources/subscribe':
-      return { ...settings, subscriptions: [...others, uri] }
+      return (before) => ({ ...before, subscriptions: [...without(before.subscriptions), uri] })
     case 'resources/unsubscribe':
-      return { ...settings, subscriptions: others }
+      return (before) => ({ ...before, subscriptions: without(before.subscriptions) })
     default:
       return undefined
   }

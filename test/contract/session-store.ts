@@ -11,6 +11,8 @@ interface StoreUnderTest {
   readonly ttlMs: number
   /** A use may be recorded this much later than it was, never earlier. */
   readonly graceMs: number
+  /** How long a reply record is kept. */
+  readonly retentionMs: number
   /** Whether records go as soon as their router has settled them, or by age alone. */
   readonly settles: boolean
 }
@@ -103,6 +105,14 @@ export function sessionStoreContract(name: string, useStore: UseStore): void {
         expect((await store.load(id, 'k'))?.reply).toMatchObject(reply('k', 1))
         expect((await store.load(id, 'l'))?.reply).toBeUndefined()
         expect((await store.load(id))?.reply).toBeUndefined()
+      }))
+
+    it('has no reply any more that has aged', () =>
+      useBegun(useStore, async ({ store, id, advance, retentionMs }) => {
+        await store.commit(id, { reply: reply('k', 1) })
+        await advance(retentionMs + 1)
+        expect((await store.load(id, 'k'))?.reply).toBeUndefined()
+        expect((await store.commit(id, { reply: reply('k', 2) })).kind).toBe('committed')
       }))
 
     it('knows a reply before it minds the version', () =>

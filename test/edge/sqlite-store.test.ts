@@ -24,6 +24,7 @@ sessionStoreContract('Durable Object', async (body) => {
       ttlMs,
       graceMs: touchMs,
       settles: true,
+      retentionMs: 300_000,
     })
   })
 })

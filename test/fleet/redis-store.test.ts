@@ -38,7 +38,7 @@ sessionStoreContract('Redis', async (body) => {
       await redis.pExpire(key, Math.max((await redis.pTTL(key)) - ms, 0))
     }
   }
-  await body({ store, id, advance, ttlMs, graceMs, settles: false })
+  await body({ store, id, advance, ttlMs, graceMs, settles: false, retentionMs: 300_000 })
   await store.drop(id)
   expect(await redis.keys('mcp:*')).toEqual([])
 })

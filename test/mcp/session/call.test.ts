@@ -1,6 +1,7 @@
 import * as z from 'zod'
 import { describe, expect, it } from 'vitest'
 import { ServerError } from '../../../mcp/errors.ts'
+import { parseState } from '../../../mcp/session/record.ts'
 import { slot } from '../../../mcp/session/state.ts'
 import type { SessionStore } from '../../../mcp/session/store.ts'
 import { defineTool, type Pack } from '../../../mcp/session/tool.ts'
@@ -99,6 +100,30 @@ describe('what a tool sees', () => {
     const before = counted.commits()
     expect(await callTool(fetch, session, 'twice')).toEqual({ between: 1, after: 2 })
     expect(counted.commits() - before).toBe(1)
+  })
+
+  it('an update that it makes while it speaks, kept with what it said', async () => {
+    const both = defineTool({
+      name: 'both',
+      description: 'Speaks and updates at once',
+      input: none,
+      async run(call) {
+        const add = () => call.update((state) => n.set(state, n.get(state) + 1))
+        const [, state] = await Promise.all([call.log('info', 'hi'), add()])
+        return { n: n.get(state) }
+      },
+    })
+    const store = slowCommits(createLocalStore({}))
+    const { fetch } = createLocalApp({ pack: packOf(both), store })
+    const session = await openSession(fetch)
+    for (let count = 1; count <= 3; count++) {
+      expect(await callTool(fetch, session, 'both')).toEqual({ n: count })
+    }
+  })
+
+  it('a state that it cannot change in place after a restore either', () => {
+    const restored = parseState('{"list":[[1]]}')
+    expect(Object.isFrozen((restored['list'] as unknown[])[0])).toBe(true)
   })
 
   it('updates that it does not wait for one after the other', async () => {
@@ -239,31 +264,35 @@ describe('a store that fails', () => {
     expect(await callTool(fetch, session, 'increment')).toEqual({ n: 1 })
   })
 
-  it('ends a stream whose reply is too large with an error, at once', async () => {
-    const speak = defineTool({
-      name: 'speak',
-      description: 'Speaks and says too much',
-      input: none,
-      async run(call) {
-        await call.log('info', 'so far, so good')
-        return { text: 'x'.repeat(100) }
-      },
-    })
-    const store = createLocalStore({})
-    const small: SessionStore = {
-      ...store,
-      commit: async (id, commit) => {
-        if (JSON.stringify(commit).includes('x'.repeat(100))) {
-          throw new ServerError('state_too_large', 'Cannot commit: too much')
-        }
-        return store.commit(id, commit)
-      },
-    }
-    const { fetch } = createLocalApp({ pack: packOf(speak), store: small })
-    const session = await openSession(fetch)
-    const reply = await rpc(fetch, session, toolCall('speak'))
-    expect(reply).toMatchObject({ id: 1, error: { data: { type: 'state_too_large' } } })
-  })
+  it.each(['reply', 'message'])(
+    'ends a stream whose %s is too large with an error',
+    async (what) => {
+      const speak = defineTool({
+        name: 'speak',
+        description: 'Speaks and says too much',
+        input: none,
+        async run(call) {
+          await call.log('info', 'so far, so good')
+          if (what === 'message') await call.log('info', 'x'.repeat(100))
+          return { text: 'x'.repeat(100) }
+        },
+      })
+      const store = createLocalStore({})
+      const small: SessionStore = {
+        ...store,
+        commit: async (id, commit) => {
+          if (JSON.stringify(commit).includes('x'.repeat(100))) {
+            throw new ServerError('state_too_large', 'Cannot commit: too much')
+          }
+          return store.commit(id, commit)
+        },
+      }
+      const { fetch } = createLocalApp({ pack: packOf(speak), store: small })
+      const session = await openSession(fetch)
+      const reply = await rpc(fetch, session, toolCall('speak'))
+      expect(reply).toMatchObject({ id: 1, error: { data: { type: 'state_too_large' } } })
+    },
+  )
 })
 
 describe('a session that runs too many calls', () => {
@@ -292,6 +321,17 @@ describe('a session that runs too many calls', () => {
     expect(await one()).toBe(200)
   })
 })
+
+/** A store that takes its time, as one over a network does. */
+function slowCommits(store: SessionStore): SessionStore {
+  return {
+    ...store,
+    async commit(id, commit) {
+      await new Promise((resolve) => setTimeout(resolve, 5))
+      return store.commit(id, commit)
+    },
+  }
+}
 
 function packOf(...tools: Pack['tools']): Pack {
   return { name: 'test', version: '0', tools }

@@ -9,5 +9,13 @@ sessionStoreContract('memory', async (body) => {
   const limits = { replyRetentionMs: 300_000, maxReplies: 1024, standaloneTail: 1024 }
   const store = createMemoryStore({ ttlMs, now: () => now, ...limits })
   const advance = (ms: number): void => void (now += ms)
-  await body({ store, id: 'a-session' as SessionId, advance, ttlMs, graceMs: 1, settles: true })
+  await body({
+    store,
+    id: 'a-session' as SessionId,
+    advance,
+    ttlMs,
+    graceMs: 1,
+    settles: true,
+    retentionMs: 300_000,
+  })
 })

@@ -1,6 +1,7 @@
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import * as z from 'zod'
+import type { SessionId } from '../../../mcp/session/ids.ts'
 import { defineTool } from '../../../mcp/session/tool.ts'
 import { createLocalApp, createLocalStore, type LocalApp } from '../../support/local-app.ts'
 import {
@@ -93,6 +94,24 @@ describe('two holders of one session', () => {
     expect(method).toBe('elicitation/create')
     await send(b.fetch, session, { jsonrpc: '2.0', id, result: { action: 'decline' } })
     expect(((await stream.next()).value as SseEvent).data).toContain('"action":"decline"')
+  })
+
+  it('keep each of two subscriptions that come at once', async () => {
+    const store = createLocalStore({})
+    const { fetch } = createLocalApp({ store })
+    const session = await openSession(fetch)
+    const uris = ['a:1', 'b:2']
+    const replies = uris.map((uri) =>
+      send(fetch, session, {
+        jsonrpc: '2.0',
+        id: uri,
+        method: 'resources/subscribe',
+        params: { uri },
+      }),
+    )
+    await Promise.all(replies)
+    const loaded = await store.load(session as SessionId)
+    expect(loaded?.record.settings.subscriptions.toSorted()).toEqual(uris)
   })
 
   it('both know that a session was ended at one of them', async () => {
