@@ -1,6 +1,7 @@
 import * as z from 'zod'
 import { describe, expect, it } from 'vitest'
 import { ServerError } from '../../../mcp/errors.ts'
+import type { SessionId } from '../../../mcp/session/ids.ts'
 import { parseState } from '../../../mcp/session/record.ts'
 import { slot } from '../../../mcp/session/state.ts'
 import type { SessionStore } from '../../../mcp/session/store.ts'
@@ -124,6 +125,30 @@ describe('what a tool sees', () => {
   it('a state that it cannot change in place after a restore either', () => {
     const restored = parseState('{"list":[[1]]}')
     expect(Object.isFrozen((restored['list'] as unknown[])[0])).toBe(true)
+  })
+
+  it('nothing of a change that it had not committed when its client cancelled it', async () => {
+    const staged = Promise.withResolvers<void>()
+    const hang = defineTool({
+      name: 'hang',
+      description: 'Updates and does not end',
+      input: none,
+      async run(call) {
+        await call.update((state) => n.set(state, 9))
+        staged.resolve()
+        return new Promise<never>(() => undefined)
+      },
+    })
+    const store = createLocalStore({})
+    const env = { QUICK_REPLY_MS: '1000000' }
+    const { fetch } = createLocalApp({ pack: packOf(hang), store, env })
+    const session = await openSession(fetch)
+    const reply = rpc(fetch, session, toolCall('hang', {}, 'h'))
+    await staged.promise
+    const params = { requestId: 'h' }
+    await send(fetch, session, { jsonrpc: '2.0', method: 'notifications/cancelled', params })
+    expect((await reply).error?.code).toBe(-32800)
+    expect((await store.load(session as SessionId))?.record.version).toBe(0)
   })
 
   it('updates that it does not wait for one after the other', async () => {

@@ -28,6 +28,14 @@ describe('two holders of one session', () => {
     expect([...a.events, ...b.events].some(({ event }) => event === 'commit_conflict')).toBe(true)
   })
 
+  it('need not run anything again that only one of them was sent', async () => {
+    const [a] = twoInstances()
+    const session = await openSession(a.fetch)
+    const calls = Array.from({ length: 50 }, () => callTool(a.fetch, session, 'increment_counter'))
+    await Promise.all(calls)
+    expect(a.events.filter(({ event }) => event === 'commit_conflict')).toEqual([])
+  })
+
   it('agree with one that never fails, whatever is sent where, again, or after a restart', () =>
     fc.assert(
       fc.asyncProperty(fc.array(step, { maxLength: 40 }), async (steps) => {
