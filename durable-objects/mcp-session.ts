@@ -79,8 +79,10 @@ export abstract class SessionObject extends DurableObject<Env> {
   async deliver(post: Post): Promise<Answer> {
     const runtime = await this.#find(post.principal)
     if (runtime === undefined) return { kind: 'gone' }
-    const answer = runtime.deliver(post)
-    this.ctx.waitUntil(answer.then(() => this.#afterwards(runtime)))
+    const answer = await runtime.deliver(post)
+    // The answer to a call that goes on is its stream.
+    if (!runtime.isIdle) this.ctx.waitUntil(runtime.idle())
+    if (this.#isReportDue(runtime)) this.ctx.waitUntil(this.#report())
     return answer
   }
 
@@ -179,16 +181,16 @@ export abstract class SessionObject extends DurableObject<Env> {
     this.#follower(stream)?.close(code)
   }
 
-  /** What keeps the object awake after an answer: calls go on when the client has gone. */
-  async #afterwards(runtime: SessionRuntime): Promise<void> {
-    const now = Date.now()
-    if (runtime.record.version > 0 && now - this.#reportedAt >= TOUCH_MS) {
-      this.#reportedAt = now
-      const expiresAt = now + this.#config.ttlMs + TOUCH_MS
-      // It only counts: what is lost here is told again in a minute.
-      await reportSession(this.env.INDEX, this.#id, expiresAt).catch(() => undefined)
-    }
-    await runtime.idle()
+  #isReportDue({ record }: SessionRuntime): boolean {
+    return record.version > 0 && Date.now() - this.#reportedAt >= TOUCH_MS
+  }
+
+  /** Tells the index that this session has state. */
+  async #report(): Promise<void> {
+    this.#reportedAt = Date.now()
+    const expiresAt = this.#reportedAt + this.#config.ttlMs + TOUCH_MS
+    // It only counts: what is lost here is told again in a minute.
+    await reportSession(this.env.INDEX, this.#id, expiresAt).catch(() => undefined)
   }
 
   #options(): RuntimeOptions {

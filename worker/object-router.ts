@@ -90,11 +90,11 @@ export class ObjectRouter implements SessionRouter {
 
   #call<T>(object: DurableObjectId, act: (stub: Stub) => Promise<T>): Promise<T> {
     const { sessions, clock, random, log } = this.#options
-    const session = object.toString()
     return retryObject(() => act(sessions.get(object)), {
       clock,
       random,
-      retried: (attempt, reason) => log({ event: 'call_retried', session, attempt, reason }),
+      retried: (attempt, reason) =>
+        log({ event: 'call_retried', session: object.toString(), attempt, reason }),
     })
   }
 }

@@ -17,8 +17,11 @@ export interface ServerHost {
 }
 
 // Open on purpose: a closed schema makes some clients build a class of it, and results are
-// objects with a key more in a later release.
-const ANY_OBJECT = fromJsonSchema({ type: 'object', additionalProperties: true })
+// objects with a key more in a later release. That a result is an object its type has made sure of.
+const ANY_OBJECT = fromJsonSchema(
+  { type: 'object', additionalProperties: true },
+  { getValidator: () => (data) => ({ valid: true, data: data as never, errorMessage: undefined }) },
+)
 
 /** An SDK server with everything in `pack`. One per live session: it remembers its client. */
 export function createServer(pack: Pack, host: ServerHost): McpServer {
