@@ -20,7 +20,7 @@ export default defineConfig({
         // Whole servers as processes, with real clients.
         test: {
           name: 'system',
-          include: ['test/{clients,failover,fleet,conformance,project}/**/*.test.ts'],
+          include: ['test/{chaos,clients,failover,fleet,conformance,project}/**/*.test.ts'],
           testTimeout: 120_000,
           hookTimeout: 60_000,
         },

@@ -1,4 +1,4 @@
-import { createClient } from 'redis'
+import { createClient } from '@redis/client'
 import type { Config } from '../mcp/config.ts'
 import type { Clock } from '../mcp/session/clock.ts'
 import { createMemoryStore } from '../mcp/session/memory-store.ts'

@@ -1,4 +1,4 @@
-import { createClient } from 'redis'
+import { createClient } from '@redis/client'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { createSessionIds } from '../../haproxy-compat/session-ids.ts'
 import { startNode } from '../support/node.ts'

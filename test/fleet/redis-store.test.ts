@@ -1,4 +1,4 @@
-import { createClient, type RedisClientType } from 'redis'
+import { createClient, type RedisClientType } from '@redis/client'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { createRedisStore } from '../../haproxy-compat/redis-store.ts'
 import {

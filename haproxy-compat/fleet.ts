@@ -1,0 +1,182 @@
+/**
+ * The whole fleet as plain processes on loopback, without Docker: `npm run fleet`. Redis, three
+ * instances, HAProxy. While it runs, `.fleet/fleet.json` says what runs where. What dies is started
+ * again; Ctrl-C stops all.
+ */
+import { randomBytes } from 'node:crypto'
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
+import { connect } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import * as z from 'zod'
+import { requireProgram } from './programs.ts'
+import { Supervised, type Program } from './supervise.ts'
+
+const HOST = '127.0.0.1'
+const INSTANCES = [1, 2, 3]
+const STOP_MS = 40_000
+const REDIS_ARGS = ['--bind', HOST, '--save', '', '--appendonly', 'yes', '--appendfsync', 'always']
+
+const settings = z.object({
+  /** HAProxy is 80 above it, its statistics 404, the instances 1 to 3, Redis 5, HAProxy's peer 6. */
+  FLEET_PORT_BASE: z.coerce.number().int().min(1024).max(65_000).default(8000),
+  /** For logs, Redis' data, the secret of the session ids, and `fleet.json`. */
+  FLEET_DIR: z.string().default('.fleet'),
+  HAPROXY_CONFIG: z.string().default(here('haproxy.cfg')),
+})
+
+try {
+  await run(settings.parse(process.env))
+} catch (error) {
+  console.error(error instanceof Error ? error.message : error)
+  process.exit(1)
+}
+
+async function run(env: z.output<typeof settings>): Promise<void> {
+  const ports = portsFrom(env.FLEET_PORT_BASE)
+  for (const program of ['redis-server', 'haproxy'] as const) requireProgram(program)
+  for (const port of Object.values(ports).flat()) await requireFree(port)
+
+  const folder = resolve(env.FLEET_DIR)
+  mkdirSync(join(folder, 'redis'), { recursive: true })
+  // A socket's path may not be long, and the folder's may be.
+  const sockets = mkdtempSync(join(tmpdir(), 'fleet-'))
+  const socket = join(sockets, 'haproxy')
+
+  const running = new Map<string, Supervised>()
+  const start = async ({ port, ...program }: Part): Promise<void> => {
+    const logFile = join(folder, `${program.name}.log`)
+    running.set(program.name, new Supervised({ ...program, logFile, stopMs: STOP_MS }, note))
+    while (!(await isTaken(port))) {
+      if (running.get(program.name)?.pid === undefined) {
+        throw new Error(`Cannot start fleet: ${program.name} has ended, see ${logFile}`)
+      }
+      await sleep(20)
+    }
+    note()
+  }
+  const note = (): void => writeWhole(join(folder, 'fleet.json'), describe(ports, running, socket))
+  const stop = async (code: number): Promise<void> => {
+    // From the outside in: nothing new comes, calls end, then the store goes.
+    await running.get('haproxy')?.stop()
+    await Promise.all(INSTANCES.map(async (number) => running.get(instanceName(number))?.stop()))
+    await running.get('redis')?.stop()
+    rmSync(join(folder, 'fleet.json'), { force: true })
+    rmSync(sockets, { recursive: true })
+    process.exit(code)
+  }
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => void stop(0))
+
+  try {
+    await start(redisPart(ports, join(folder, 'redis')))
+    const secret = readSecret(join(folder, 'secret'))
+    const common = {
+      REDIS_URL: `redis://${HOST}:${ports.redis}`,
+      SESSION_SECRET: secret,
+      ROUTER_KEY_HEADER: 'holdfast-request',
+      // An instance that has died is back sooner.
+      NODE_COMPILE_CACHE: join(folder, 'compile-cache'),
+    }
+    await Promise.all(INSTANCES.map((number) => start(instancePart(ports, number, common))))
+    await start(haproxyPart(ports, resolve(env.HAPROXY_CONFIG), socket))
+    console.log(`Holdfast fleet serves http://localhost:${ports.http}/mcp`)
+  } catch (error) {
+    console.error(error instanceof Error ? error.message : error)
+    await stop(1)
+  }
+}
+
+type Ports = ReturnType<typeof portsFrom>
+type Part = Omit<Program, 'logFile' | 'stopMs'> & { readonly port: number }
+
+function portsFrom(base: number) {
+  const instances = INSTANCES.map((number) => base + number)
+  return { http: base + 80, stats: base + 404, instances, redis: base + 5, peer: base + 6 }
+}
+
+function redisPart({ redis: port }: Ports, folder: string): Part {
+  const args = ['--port', String(port), '--dir', folder, ...REDIS_ARGS]
+  return { name: 'redis', command: 'redis-server', args, env: {}, port }
+}
+
+function instancePart({ instances }: Ports, number: number, common: Part['env']): Part {
+  const name = instanceName(number)
+  const port = instances[number - 1] ?? 0
+  const env = { ...common, INSTANCE_ID: name, HOST, PORT: String(port) }
+  return { name, command: 'node', args: [here('server.ts')], env, port }
+}
+
+function haproxyPart(ports: Ports, config: string, socket: string): Part {
+  const env = {
+    HTTP_BIND: `${HOST}:${ports.http}`,
+    STATS_BIND: `${HOST}:${ports.stats}`,
+    PEER_BIND: `${HOST}:${ports.peer}`,
+    ADMIN_SOCKET: socket,
+    ...Object.fromEntries(
+      ports.instances.map((port, at) => [`SERVER_${at + 1}`, `${HOST}:${port}`]),
+    ),
+  }
+  return { name: 'haproxy', command: 'haproxy', args: ['-W', '-f', config], env, port: ports.http }
+}
+
+function instanceName(number: number): string {
+  return `mcp-server-${number}`
+}
+
+/** What runs where: the text of `fleet.json`. A pid is null while its program is not running. */
+function describe(ports: Ports, running: Map<string, Supervised>, socket: string): string {
+  const pid = (name: string): number | null => running.get(name)?.pid ?? null
+  const whole = {
+    haproxy: {
+      url: `http://localhost:${ports.http}`,
+      statsUrl: `http://localhost:${ports.stats}/stats`,
+      socket,
+      pid: pid('haproxy'),
+    },
+    redis: { url: `redis://${HOST}:${ports.redis}`, pid: pid('redis') },
+    instances: ports.instances.map((port, at) => {
+      const id = instanceName(at + 1)
+      return { id, url: `http://localhost:${port}`, pid: pid(id) }
+    }),
+  }
+  return `${JSON.stringify(whole, null, 2)}\n`
+}
+
+/** So that nobody reads half of it. */
+function writeWhole(file: string, text: string): void {
+  writeFileSync(`${file}.new`, text)
+  renameSync(`${file}.new`, file)
+}
+
+/** The same over restarts, so that sessions live on. */
+function readSecret(file: string): string {
+  if (!existsSync(file)) writeFileSync(file, randomBytes(32).toString('hex'), { mode: 0o600 })
+  return readFileSync(file, 'utf8')
+}
+
+async function requireFree(port: number): Promise<void> {
+  if (!(await isTaken(port))) return
+  throw new Error(`Cannot start fleet: port ${port} is taken (FLEET_PORT_BASE moves all ports)`)
+}
+
+function isTaken(port: number): Promise<boolean> {
+  const { promise, resolve: answer } = Promise.withResolvers<boolean>()
+  const socket = connect(port, HOST)
+  socket.once('connect', () => answer(true))
+  socket.once('error', () => answer(false))
+  return promise.finally(() => socket.destroy())
+}
+
+function here(file: string): string {
+  return fileURLToPath(new URL(file, import.meta.url))
+}
