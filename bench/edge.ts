@@ -11,8 +11,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { gzipSync } from 'node:zlib'
-import { Agent, request as httpRequest } from 'node:http'
 import { convertV4MiniflareOptions, Miniflare } from 'miniflare'
+import { cpuSeconds, median, percentile, ratio, round, shuffled } from './figures.ts'
+import { call, checkCounters, closeConnections, load, openSession } from './load.ts'
 import { countRows } from './rows.ts'
 
 const { values: flags } = parseArgs({
@@ -58,7 +59,6 @@ const SUBJECTS: readonly Subject[] = [
 ]
 
 const scratch = mkdtempSync(join(tmpdir(), 'bench-edge-'))
-const agent = new Agent({ keepAlive: true, maxSockets: 64 })
 
 try {
   const running = []
@@ -66,7 +66,7 @@ try {
   await measure(running)
   for (const { miniflare } of running) await miniflare.dispose()
 } finally {
-  agent.destroy()
+  closeConnections()
   rmSync(scratch, { recursive: true })
 }
 
@@ -99,7 +99,7 @@ async function start(subject: Subject) {
     opening.push(performance.now() - begun)
   }
   return {
-    subject,
+    name: subject.name,
     miniflare,
     url,
     pid,
@@ -130,56 +130,27 @@ function createMiniflare({ name, objects }: Subject, bundle: Buffer): Miniflare 
 }
 
 async function measure(running: readonly Running[]): Promise<void> {
-  for (const target of running) await load(target, 32, 1, false)
+  for (const target of running) await load(target, { connections: 32, seconds: 1 })
   for (let turn = 0; turn < ROUNDS; turn++) {
     for (const connections of [1, 32] as const) {
-      for (const target of shuffled(running)) await load(target, connections, SECONDS, true)
+      for (const target of shuffled(running)) await measureOne(target, connections)
     }
   }
   for (const target of running) await checkCounters(target)
   print(running)
 }
 
-async function load(
-  target: Running,
-  connections: 1 | 32,
-  seconds: number,
-  kept: boolean,
-): Promise<void> {
-  const until = performance.now() + seconds * 1000
-  const latencies: number[] = []
+async function measureOne(target: Running, connections: 1 | 32): Promise<void> {
   const cpuBefore = cpuSeconds(target.pid)
-  const begun = performance.now()
-  await Promise.all(
-    Array.from({ length: connections }, async (_, client) => {
-      for (let turn = client; performance.now() < until; turn += connections) {
-        const session = target.sessions[turn % SESSIONS]
-        if (session === undefined) continue
-        const sent = performance.now()
-        const counter = counterOf(await call(target.url, session.id))
-        latencies.push(performance.now() - sent)
-        if (counter !== ++session.calls) throw new Error(`${target.subject.name}: counter is off`)
-      }
-    }),
-  )
-  const tookSeconds = (performance.now() - begun) / 1000
-  if (!kept) return
+  const { latencies, tookSeconds } = await load(target, { connections, seconds: SECONDS })
   target.latencies[connections].push(...latencies)
   target.rates[connections].push(latencies.length / tookSeconds)
   target.cpuMs[connections].push(((cpuSeconds(target.pid) - cpuBefore) * 1000) / latencies.length)
 }
 
-async function checkCounters({ url, sessions, subject }: Running): Promise<void> {
-  for (const session of sessions) {
-    const counter = counterOf(await call(url, session.id))
-    if (counter !== ++session.calls)
-      throw new Error(`${subject.name}: ${counter} of ${session.calls}`)
-  }
-}
-
 function print(running: readonly Running[]): void {
-  const floor = running.find(({ subject }) => subject.name === 'floor')
-  const opponent = running.find(({ subject }) => subject.name === 'McpAgent')
+  const floor = running.find(({ name }) => name === 'floor')
+  const opponent = running.find(({ name }) => name === 'McpAgent')
   for (const connections of [1, 32] as const) {
     console.log(
       `\n${connections} connection(s), ${SESSIONS} sessions, ${ROUNDS} rounds of ${SECONDS} s`,
@@ -190,7 +161,7 @@ function print(running: readonly Running[]): void {
           const rate = median(target.rates[connections])
           const p99 = percentile(target.latencies[connections], 99)
           return [
-            target.subject.name,
+            target.name,
             {
               'req/s': Math.round(rate),
               'p50 ms': round(percentile(target.latencies[connections], 50)),
@@ -212,7 +183,7 @@ function print(running: readonly Running[]): void {
   console.table(
     Object.fromEntries(
       running.map((target) => [
-        target.subject.name,
+        target.name,
         {
           'rows/session': round(target.rows.perSession),
           'rows/call': round(target.rows.perCall),
@@ -226,56 +197,6 @@ function print(running: readonly Running[]): void {
   )
 }
 
-async function openSession(url: URL): Promise<string> {
-  const params = {
-    protocolVersion: '2025-11-25',
-    capabilities: {},
-    clientInfo: { name: 'bench', version: '0' },
-  }
-  const { headers } = await post(url, { jsonrpc: '2.0', id: 0, method: 'initialize', params })
-  const id = String(headers['mcp-session-id'])
-  await post(url, { jsonrpc: '2.0', method: 'notifications/initialized' }, id)
-  return id
-}
-
-async function call(url: URL, session: string): Promise<string> {
-  const params = { name: 'increment_counter', arguments: {} }
-  return (await post(url, { jsonrpc: '2.0', id: 1, method: 'tools/call', params }, session)).body
-}
-
-function counterOf(body: string): number {
-  return Number(/\\"counter\\":(\d+)/.exec(body)?.[1])
-}
-
-function post(url: URL, message: object, session?: string) {
-  const body = JSON.stringify(message)
-  const headers = {
-    'content-type': 'application/json',
-    'content-length': Buffer.byteLength(body),
-    accept: 'application/json, text/event-stream',
-    ...(session !== undefined && {
-      'mcp-session-id': session,
-      'mcp-protocol-version': '2025-11-25',
-    }),
-  }
-  const { promise, resolve, reject } = Promise.withResolvers<{
-    headers: NodeJS.Dict<string | string[]>
-    body: string
-  }>()
-  const request = httpRequest(url, { method: 'POST', agent, headers }, (response) => {
-    let text = ''
-    response.setEncoding('utf8')
-    response.on('data', (chunk: string) => (text += chunk))
-    response.on('end', () => {
-      if ((response.statusCode ?? 500) < 300) resolve({ headers: response.headers, body: text })
-      else reject(new Error(`HTTP ${response.statusCode}: ${text}`))
-    })
-  })
-  request.on('error', reject)
-  request.end(body)
-  return promise
-}
-
 /** The workerd processes that this one has started, directly or not. */
 function workerds(): number[] {
   return readdirSync('/proc')
@@ -286,36 +207,4 @@ function workerds(): number[] {
 function isOwnWorkerd(pid: number): boolean {
   const [, name, rest = ''] = /\((.*)\) (.*)/s.exec(readFileSync(`/proc/${pid}/stat`, 'utf8')) ?? []
   return name === 'workerd' && Number(rest.split(' ')[1]) === process.pid
-}
-
-function cpuSeconds(pid: number): number {
-  const [, rest = ''] = /\) (.*)/s.exec(readFileSync(`/proc/${pid}/stat`, 'utf8')) ?? []
-  const [user = 0, system = 0] = rest.split(' ').slice(11, 13).map(Number)
-  return (user + system) / 100
-}
-
-function percentile(values: readonly number[], percent: number): number {
-  const sorted = values.toSorted((a, b) => a - b)
-  return (
-    sorted[Math.min(sorted.length - 1, Math.floor((sorted.length * percent) / 100))] ?? Number.NaN
-  )
-}
-
-function median(values: readonly number[]): number {
-  return percentile(values, 50)
-}
-
-function ratio(value: number, base: number | undefined): number {
-  return base === undefined ? Number.NaN : round(value / base)
-}
-
-function round(value: number): number {
-  return Math.round(value * 100) / 100
-}
-
-function shuffled<T>(values: readonly T[]): T[] {
-  return values
-    .map((value) => ({ value, place: Math.random() }))
-    .toSorted((a, b) => a.place - b.place)
-    .map(({ value }) => value)
 }
