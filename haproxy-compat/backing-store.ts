@@ -1,10 +1,11 @@
-import { createClient } from '@redis/client'
+import { createClient, type RedisClientType } from '@redis/client'
 import type { Config } from '../mcp/config.ts'
 import type { Clock } from '../mcp/session/clock.ts'
 import { createMemoryStore } from '../mcp/session/memory-store.ts'
 import type { SessionStore } from '../mcp/session/store.ts'
-import { takeCensus } from './census.ts'
-import { createRedisStore } from './redis-store.ts'
+import { takeCensus, type RedisSortedSet } from './census.ts'
+import { createDeadline } from './deadline.ts'
+import { createRedisStore, type RedisScripts } from './redis-store.ts'
 
 export interface BackingStore {
   readonly store: SessionStore
@@ -22,7 +23,7 @@ export interface BackingStoreOptions extends Pick<Config, 'ttlMs' | 'record'> {
 const TOUCH_MS = 60_000
 const STANDALONE_TAIL = 1024
 // A command that is not answered by then has failed: its call is refused, and may be sent again.
-const COMMAND_TIMEOUT_MS = 1500
+const COMMAND_MS = 1200
 const RECONNECT_MS = 100
 
 export async function openStore(options: BackingStoreOptions): Promise<BackingStore> {
@@ -36,25 +37,44 @@ export async function openStore(options: BackingStoreOptions): Promise<BackingSt
     return { store: counted.store, count: counted.count, ping: () => Promise.resolve(true) }
   }
 
-  const redis = createClient({
+  const redis: RedisClientType = createClient({
     url: redisUrl,
     // What can't be sent now fails now: a call must not wait for a store that is away.
     disableOfflineQueue: true,
-    commandOptions: { timeout: COMMAND_TIMEOUT_MS },
-    socket: { reconnectStrategy: RECONNECT_MS },
+    // The client's own watches each command with a timer, and only until it is sent.
+    commandOptions: { timeout: 0 },
+    socket: { connectTimeout: COMMAND_MS, reconnectStrategy: RECONNECT_MS },
   })
   // Each loss of the connection is an event; the commands that fail of it say so themselves.
   redis.on('error', () => undefined)
   await redis.connect()
-  const counted = takeCensus(createRedisStore(redis, { ...record, ttlMs, now }), redis, census)
+  const timed = withDeadline(redis)
+  const store = createRedisStore(timed, { ...record, ttlMs, now })
+  const counted = takeCensus(store, timed, census)
   return {
     store: counted.store,
     count: counted.count,
     ping: () =>
-      redis.ping().then(
+      timed.ping().then(
         () => true,
         () => false,
       ),
+  }
+}
+
+/** The commands that are used here, each of which fails if it takes too long. */
+function withDeadline(redis: RedisClientType) {
+  const within = createDeadline(COMMAND_MS)
+  return {
+    ping: () => within(redis.ping()),
+    evalSha: (...args: Parameters<RedisScripts['evalSha']>) => within(redis.evalSha(...args)),
+    eval: (...args: Parameters<RedisScripts['eval']>) => within(redis.eval(...args)),
+    scriptLoad: (script: string) => within(redis.scriptLoad(script)),
+    zAdd: (...args: Parameters<RedisSortedSet['zAdd']>) => within(redis.zAdd(...args)),
+    zRem: (key: string, member: string) => within(redis.zRem(key, member)),
+    zRemRangeByScore: (key: string, min: string, max: number) =>
+      within(redis.zRemRangeByScore(key, min, max)),
+    zCard: (key: string) => within(redis.zCard(key)),
   }
 }
 

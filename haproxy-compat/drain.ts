@@ -1,6 +1,9 @@
+import { Server } from 'node:http'
 import type { ServerType } from '@hono/node-server'
 import { sleep, type Clock } from '../mcp/session/clock.ts'
 import type { LocalRouter } from '../mcp/session/local-router.ts'
+
+const IDLE_CHECK_MS = 100
 
 export interface DrainOptions {
   readonly clock: Clock
@@ -28,6 +31,9 @@ export function drainOnSigterm({ clock, router, drainMs, stopMs }: DrainOptions)
   async function drain(): Promise<void> {
     await sleep(clock, drainMs)
     const closed = new Promise((resolve) => server?.close(resolve))
+    // A connection that becomes idle later is left open by Node for as long as a client may come back.
+    const http = server instanceof Server ? server : undefined
+    setInterval(() => http?.closeIdleConnections(), IDLE_CHECK_MS)
     const ended = router.idle().then(() => {
       router.detachAll()
       return closed

@@ -66,7 +66,11 @@ async function run(env: z.output<typeof settings>): Promise<void> {
     note()
   }
   const note = (): void => writeWhole(join(folder, 'fleet.json'), describe(ports, running, socket))
+  let stopping = false
   const stop = async (code: number): Promise<void> => {
+    // Ctrl-C may come twice, from the terminal and from npm.
+    if (stopping) return
+    stopping = true
     // From the outside in: nothing new comes, calls end, then the store goes.
     await running.get('haproxy')?.stop()
     await Promise.all(INSTANCES.map(async (number) => running.get(instanceName(number))?.stop()))
@@ -75,7 +79,7 @@ async function run(env: z.output<typeof settings>): Promise<void> {
     rmSync(sockets, { recursive: true })
     process.exit(code)
   }
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => void stop(0))
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => void stop(0))
 
   try {
     await start(redisPart(ports, join(folder, 'redis')))

@@ -1,9 +1,9 @@
 -- The session, and one of its replies if that has not aged: a use, so both keys live on.
 --   KEYS[1]  the session   KEYS[2]  ages
---   ARGV[1]  time to live in ms   ARGV[2]  the reply's field   ARGV[3]  what is older has aged
+--   ARGV[1]  time to live in ms   ARGV[2]  the reply's field   ARGV[3]  now in ms
 if redis.call('PEXPIRE', KEYS[1], ARGV[1]) == 0 then return nil end
 redis.call('PEXPIRE', KEYS[2], ARGV[1])
 local found = redis.call('HMGET', KEYS[1], 'begin', 'settings', 'state', 'version', ARGV[2])
-local written = redis.call('ZSCORE', KEYS[2], ARGV[2])
-if not written or tonumber(written) <= tonumber(ARGV[3]) then found[5] = false end
+local kept = redis.call('ZSCORE', KEYS[2], ARGV[2])
+if not kept or tonumber(kept) <= tonumber(ARGV[3]) then found[5] = false end
 return found

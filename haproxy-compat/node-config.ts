@@ -17,6 +17,8 @@ const schema = z
     ROUTER_KEY_HEADER: z.string().optional(),
     /** Sessions held in memory; those unused the longest are restored from the store on demand. */
     MAX_LIVE_SESSIONS: z.coerce.number().int().positive().default(1000),
+    /** A session that was unused for this long is not held in memory any more. */
+    LIVE_IDLE_SECONDS: z.coerce.number().positive().default(60),
     /** After SIGTERM: how long routers have to see that this instance is not ready. */
     DRAIN_SECONDS: z.coerce.number().min(0).default(1),
     /** After that: how long running calls have to end. */
@@ -30,6 +32,7 @@ const schema = z
     secrets: secretsOf(env.SESSION_SECRET),
     routerKeyHeader: env.ROUTER_KEY_HEADER,
     maxLive: env.MAX_LIVE_SESSIONS,
+    liveIdleMs: env.LIVE_IDLE_SECONDS * 1000,
     drainMs: env.DRAIN_SECONDS * 1000,
     stopMs: env.STOP_SECONDS * 1000,
   }))

@@ -24,7 +24,7 @@ import type {
 //                                    reply:<key>  JSON of a reply record
 //                                    last:<stream>  the place of its last entry
 //                                    entry:<stream>.<place>   JSON of an entry
-//   mcp:{<id>}:ages      sorted set  reply:<key>, stream:<ended stream>   by when they were written
+//   mcp:{<id>}:ages      sorted set  reply:<key>, stream:<ended stream>   until when they are kept
 // Two keys a session, which expire together. The braces keep them in one cluster slot, so one script
 // may touch both.
 const sessionKey = (id: SessionId): string => `mcp:{${id}}:session`
@@ -46,6 +46,8 @@ export interface RedisStoreOptions extends Pick<RecordLimits, 'replyRetentionMs'
   readonly ttlMs: number
   readonly now: () => number
 }
+
+const ROUTER_RETENTION_MS = 60_000
 
 const COMMIT = readFileSync(new URL('commit.lua', import.meta.url), 'utf8')
 const LOAD = readFileSync(new URL('load.lua', import.meta.url), 'utf8')
@@ -73,13 +75,13 @@ export function createRedisStore(redis: RedisScripts, options: RedisStoreOptions
 
   return {
     async load(id, key) {
-      const age = String(now() - replyRetentionMs)
-      return parseLoaded(await run(LOAD, id, [String(ttlMs), `reply:${key ?? ''}`, age]))
+      const args = [String(ttlMs), `reply:${key ?? ''}`, String(now())]
+      return parseLoaded(await run(LOAD, id, args))
     },
 
     async commit(id, commit) {
-      const age = String(now() - replyRetentionMs)
-      return parseOutcome(await run(COMMIT, id, [String(ttlMs), String(now()), age, pack(commit)]))
+      const args = [ttlMs, now(), replyRetentionMs].map(String)
+      return parseOutcome(await run(COMMIT, id, [...args, pack(commit, replyRetentionMs)]))
     },
 
     async entries(id, stream, after) {
@@ -93,12 +95,15 @@ export function createRedisStore(redis: RedisScripts, options: RedisStoreOptions
 }
 
 /** The commit as the script reads it: structure as JSON, what it only stores as text inside. */
-function pack({ begin, change, settings, reply, append }: Commit): string {
+function pack({ begin, change, settings, reply, append }: Commit, retentionMs: number): string {
+  // A router is done with a request within seconds, and there is one for each call.
+  const keep =
+    reply?.attempt === undefined ? retentionMs : Math.min(retentionMs, ROUTER_RETENTION_MS)
   return JSON.stringify({
     begin: begin && JSON.stringify(begin),
     change: change && { from: change.from, state: JSON.stringify(change.state) },
     settings: settings && JSON.stringify(settings),
-    reply: reply && { key: reply.key, text: JSON.stringify(reply) },
+    reply: reply && { key: reply.key, keep, text: JSON.stringify(reply) },
     append: append?.map(({ stream, at, entries }) => ({
       stream,
       at,
@@ -109,7 +114,7 @@ function pack({ begin, change, settings, reply, append }: Commit): string {
 }
 
 function parseOutcome(answer: unknown): CommitOutcome {
-  const [kind, value] = outcome.parse(answer)
+  const [kind, value] = answer as [CommitOutcome['kind'], string | number]
   switch (kind) {
     case 'committed':
       return { kind, version: Number(value) }
@@ -140,9 +145,5 @@ function parseEntries(answer: unknown, stream: StreamId, after: number): StreamE
   return { at: after + 1, entries: texts.map(parseEntry) }
 }
 
-const outcome = z.tuple([
-  z.enum(['committed', 'answered', 'conflict', 'gone']),
-  z.union([z.string(), z.number()]).optional(),
-])
 const loaded = z.array(z.string().nullable())
 const texted = z.array(z.string())

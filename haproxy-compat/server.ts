@@ -10,13 +10,13 @@ import { LocalRouter } from '../mcp/session/local-router.ts'
 import { tools } from '../mcp/tools/index.ts'
 import { openStore } from './backing-store.ts'
 import { drainOnSigterm } from './drain.ts'
+import { collectGarbage } from './memory.ts'
 import { parseNodeConfig } from './node-config.ts'
 import { createSessionIds } from './session-ids.ts'
 
 const config = parseConfig(process.env)
-const { instance, host, port, secrets, maxLive, routerKeyHeader, ...node } = parseNodeConfig(
-  process.env,
-)
+const { instance, host, port, secrets, maxLive, liveIdleMs, routerKeyHeader, ...node } =
+  parseNodeConfig(process.env)
 const log = createLog((line) => console.log(line), instance)
 
 const { store, count, ping } = await openStore({ ...config, redisUrl: node.redisUrl, clock })
@@ -30,6 +30,8 @@ const router = new LocalRouter({
   status: { startedAt: clock.now(), countSessions: count },
   limits: config.runtime,
   maxLive,
+  liveIdleMs,
+  onQuiet: collectGarbage,
 })
 const drain = drainOnSigterm({ ...node, clock, router })
 const app = createApp({

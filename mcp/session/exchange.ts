@@ -6,6 +6,7 @@ import { freeze, type SessionState } from './state.ts'
 import type {
   Commit,
   Entry,
+  Loaded,
   RecordedAnswer,
   Reply,
   RpcOutcome,
@@ -19,6 +20,8 @@ export interface ExchangeHost {
   /** Runs `exchange` from its start, on a newly loaded record. */
   rerun(exchange: Exchange): Promise<void>
 }
+
+const NEEDS_NO_STATE = /^ping$|\/list$/
 
 type Change = (state: SessionState) => SessionState
 export type SettingsChange = (settings: Settings) => Settings
@@ -141,12 +144,21 @@ export class Exchange {
       const staged = await this.#host.session.turn()
       await this.#commit({ settings: change(this.#host.session.record.settings), staged })
     } else {
-      const loaded = await this.#host.session.load(this.identity?.key)
+      const loaded = await this.#use()
       if (loaded === undefined) throw sessionNotFound()
       // It changed something when it ran first.
       if (loaded.reply !== undefined) return this.#settle(answerFrom(loaded.reply, this.identity))
     }
     this.#settle({ kind: 'reply', outcome })
+  }
+
+  /** While the store is away, what needs no state is answered from what was last known. */
+  #use(): Promise<Loaded | undefined> {
+    const { session } = this.#host
+    return session.load(this.identity?.key).catch((error: unknown) => {
+      if (NEEDS_NO_STATE.test(this.request.method)) return { record: session.record }
+      throw error
+    })
   }
 
   async #writeEnd(outcome: RpcOutcome): Promise<void> {

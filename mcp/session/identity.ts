@@ -2,6 +2,7 @@ import type { JSONRPCRequest } from '@modelcontextprotocol/server'
 import { ServerError } from '../errors.ts'
 import type { Identity } from './exchange.ts'
 import type { Post } from './router.ts'
+import type { Tool } from './tool.ts'
 
 const META_KEY = 'dev.holdfast/idempotency-key'
 const MAX_KEY_LENGTH = 128
@@ -10,17 +11,21 @@ const MAX_KEY_LENGTH = 128
  * What makes `request` the same call when it is sent again: the client's idempotency key, or the
  * router's own. Never the JSON-RPC id: clients restart it, and some send 1 for everything.
  */
-export async function identify(request: JSONRPCRequest, post: Post): Promise<Identity | undefined> {
+export async function identify(
+  request: JSONRPCRequest,
+  post: Post,
+  tools: readonly Tool[],
+): Promise<Identity | undefined> {
   if (request.method !== 'tools/call') return undefined
   const { params } = request
   const key = params?._meta?.[META_KEY] ?? params?.['idempotencyKey'] ?? post.idempotencyKey
-  const { attempt } = post
-  if (key !== undefined)
-    return { key: `client/${checkKey(key)}`, fingerprint: await fingerprint(params) }
-  if (attempt === undefined) return undefined
-  const { sender, number } = attempt
-  const own = { key: `router/${sender}/${number}`, attempt: { sender, number } }
-  return { ...own, fingerprint: await fingerprint(params) }
+  if (key !== undefined) {
+    return { key: `client/${checkKey(key)}`, fingerprint: await fingerprint(params, tools) }
+  }
+  if (post.attempt === undefined) return undefined
+  const { sender, number } = post.attempt
+  // Each POST has another, so there is nothing that could differ.
+  return { key: `router/${sender}/${number}`, attempt: { sender, number }, fingerprint: '' }
 }
 
 function checkKey(key: unknown): string {
@@ -29,9 +34,18 @@ function checkKey(key: unknown): string {
   throw new ServerError('invalid_request', `Cannot use idempotency key: ${why}`)
 }
 
-/** The tool and its arguments, whatever the order of their keys: as text if short, else hashed. */
-async function fingerprint(params: JSONRPCRequest['params']): Promise<string> {
-  const text = canonical([params?.['name'], params?.['arguments'] ?? {}])
+/**
+ * The tool and the arguments as it gets them, defaults and all, whatever the order of their keys: as
+ * text if short, else hashed.
+ */
+async function fingerprint(
+  params: JSONRPCRequest['params'],
+  tools: readonly Tool[],
+): Promise<string> {
+  const name = params?.['name']
+  const given = params?.['arguments'] ?? {}
+  const valid = await tools.find((tool) => tool.name === name)?.input.safeParseAsync(given)
+  const text = canonical([name, valid?.data ?? given])
   if (text.length <= 120) return text
   const hash = await crypto.subtle.digest('SHA-256', new TextEncoder().encode(text))
   return btoa(String.fromCharCode(...new Uint8Array(hash)))

@@ -16,14 +16,19 @@ export interface LocalRouterOptions extends Omit<
   }
   /** Sessions held in memory; the idle ones that were unused the longest are let go past it. */
   readonly maxLive: number
+  /** One that was unused for this long is let go as well. */
+  readonly liveIdleMs: number
+  /** Called when nothing is held any more and nothing new was asked for: a time to tidy up. */
+  readonly onQuiet?: () => void
 }
 
 /** Holds sessions in this process, and restores from the store those that it does not hold yet. */
 export class LocalRouter implements SessionRouter {
   readonly #options: LocalRouterOptions
   /** In the order of their last use. */
-  readonly #held = new Map<SessionId, Promise<SessionRuntime | undefined>>()
+  readonly #held = new Map<SessionId, Held>()
   readonly #followers = new Followers()
+  #sweeping = false
 
   constructor(options: LocalRouterOptions) {
     this.#options = options
@@ -33,26 +38,28 @@ export class LocalRouter implements SessionRouter {
     const id = this.#options.ids.mint()
     const opened = await openSession(post, this.#runtimeOptions(id))
     if (opened.kind !== 'opened') return opened
-    this.#held.set(id, Promise.resolve(opened.runtime))
+    this.#touch(id, newHeld(Promise.resolve(opened.runtime)))
     await this.#letGo()
     return { kind: 'opened', id, body: opened.body }
   }
 
   async deliver(id: SessionId, post: Post): Promise<Answer> {
-    const runtime = await this.#find(id, post.principal)
-    const answer = (await runtime?.deliver(post)) ?? { kind: 'gone' }
-    if (answer.kind === 'gone' && runtime !== undefined) this.#held.delete(id)
-    return answer
+    const answer = await this.#use(id, post.principal, (runtime) => runtime.deliver(post))
+    if (answer?.kind === 'gone') this.#held.delete(id)
+    return answer ?? { kind: 'gone' }
   }
 
   async follow(id: SessionId, principal: Principal, request: FollowRequest): Promise<Following> {
-    const { store, log } = this.#options
-    const runtime = await this.#find(id, principal)
-    const record = runtime && (await store.load(id))?.record
-    if (runtime === undefined || record === undefined) return { kind: 'gone' }
+    const { store, log, ids } = this.#options
+    // Many streams are open and quiet, so following one takes no runtime.
+    const record = ids.isMinted(id) ? (await store.load(id))?.record : undefined
+    if (record?.principal !== principal) return { kind: 'gone' }
+    this.#sweepLater()
     try {
       const start = await locate(store, id, record, request.lastEventId)
-      await runtime.closeOrphan(start.stream)
+      if (start.stream !== record.standalone) {
+        await this.#use(id, principal, (runtime) => runtime.closeOrphan(start.stream))
+      }
       const events = this.#followers.follow(store, id, start, request.signal)
       return { kind: 'following', after: eventId(start), events }
     } catch (error) {
@@ -61,18 +68,19 @@ export class LocalRouter implements SessionRouter {
   }
 
   async end(id: SessionId, principal: Principal): Promise<boolean> {
-    const runtime = await this.#find(id, principal)
-    if (runtime === undefined) return false
-    this.#held.delete(id)
-    const existed = await this.#options.store.drop(id)
-    this.#followers.end(id)
-    await runtime.close()
-    return existed
+    const existed = await this.#use(id, principal, async (runtime) => {
+      this.#held.delete(id)
+      const dropped = await this.#options.store.drop(id)
+      this.#followers.end(id)
+      await runtime.close()
+      return dropped
+    })
+    return existed ?? false
   }
 
   /** Resolves when no call runs here. */
   async idle(): Promise<void> {
-    const idle = [...this.#held.values()].map(async (held) => (await held)?.idle())
+    const idle = [...this.#held.values()].map(async ({ runtime }) => (await runtime)?.idle())
     await Promise.all(idle)
   }
 
@@ -81,28 +89,60 @@ export class LocalRouter implements SessionRouter {
     this.#followers.endAll()
   }
 
-  async #find(id: SessionId, principal: Principal): Promise<SessionRuntime | undefined> {
-    if (!this.#options.ids.isMinted(id)) return undefined
-    const found = this.#held.get(id) ?? restoreRuntime(this.#runtimeOptions(id))
-    this.#held.delete(id)
-    this.#held.set(id, found)
+  /** Has `act` use the session's runtime, which is not let go meanwhile; `undefined` if there is none. */
+  async #use<T>(
+    id: SessionId,
+    principal: Principal,
+    act: (runtime: SessionRuntime) => Promise<T>,
+  ): Promise<T | undefined> {
+    let held = this.#held.get(id)
+    if (held === undefined && !this.#options.ids.isMinted(id)) return undefined
+    held ??= newHeld(restoreRuntime(this.#runtimeOptions(id)))
+    this.#touch(id, held)
+    held.users++
     try {
-      const runtime = await found
+      const runtime = await held.runtime.catch((error: unknown) => {
+        this.#held.delete(id)
+        throw error
+      })
       if (runtime === undefined) this.#held.delete(id)
-      await this.#letGo()
-      return runtime?.record.principal === principal ? runtime : undefined
-    } catch (error) {
-      this.#held.delete(id)
-      throw error
+      if (this.#held.size > this.#options.maxLive) await this.#letGo()
+      return runtime?.record.principal === principal ? await act(runtime) : undefined
+    } finally {
+      held.users--
     }
   }
 
-  /** Lets go of idle sessions that are too many; one that is busy is kept, whatever its age. */
+  /** Makes it the one used last. */
+  #touch(id: SessionId, held: Held): void {
+    held.usedAt = this.#options.clock.now()
+    this.#held.delete(id)
+    this.#held.set(id, held)
+    this.#sweepLater()
+  }
+
+  /** One timer for all, and none when all is quiet. */
+  #sweepLater(): void {
+    const { clock, liveIdleMs, onQuiet } = this.#options
+    if (this.#sweeping) return
+    this.#sweeping = true
+    clock.timer(liveIdleMs, () => {
+      void this.#letGo().finally(() => {
+        this.#sweeping = false
+        if (this.#held.size > 0) this.#sweepLater()
+        else onQuiet?.()
+      })
+    })
+  }
+
+  /** Lets go of idle sessions, the longest unused first; one that is busy is kept, whatever its age. */
   async #letGo(): Promise<void> {
+    const { clock, maxLive, liveIdleMs } = this.#options
     for (const [id, held] of this.#held) {
-      if (this.#held.size <= this.#options.maxLive) return
-      const runtime = await held
-      if (runtime?.isIdle === false) continue
+      const old = clock.now() - held.usedAt >= liveIdleMs
+      if (!old && this.#held.size <= maxLive) return
+      const runtime = await held.runtime.catch(() => undefined)
+      if (held.users > 0 || runtime?.isIdle === false || this.#held.get(id) !== held) continue
       this.#held.delete(id)
       await runtime?.close()
     }
@@ -124,4 +164,16 @@ export class LocalRouter implements SessionRouter {
     const record = (await this.#options.store.load(id))?.record
     return record?.principal === principal ? record.state : undefined
   }
+}
+
+interface Held {
+  readonly runtime: Promise<SessionRuntime | undefined>
+  /** Milliseconds since the epoch. */
+  usedAt: number
+  /** Requests that are being handed to it. */
+  users: number
+}
+
+function newHeld(runtime: Held['runtime']): Held {
+  return { runtime, usedAt: 0, users: 0 }
 }

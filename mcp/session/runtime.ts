@@ -176,7 +176,7 @@ export class SessionRuntime {
     }
     const { attempt } = post
     if (attempt) this.#session.settle({ sender: attempt.sender, below: attempt.settled })
-    const identity = await identify(request, post)
+    const identity = await identify(request, post, this.#options.pack.tools)
     const running = identity && this.#byKey.get(identity.key)
     if (running !== undefined && running.identity?.fingerprint !== identity?.fingerprint) {
       return this.#answer(request, { kind: 'failed', error: keyConflict() })
