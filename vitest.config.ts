@@ -8,8 +8,8 @@ export default defineConfig({
     reporters: ['default', './test/support/count-reporter.ts'],
     projects: [
       {
-        // The kernel in plain Node, over the memory store.
-        test: { name: 'kernel', include: ['test/mcp/**/*.test.ts'] },
+        // The kernel and the client in plain Node, over the memory store.
+        test: { name: 'kernel', include: ['test/{mcp,client}/**/*.test.ts'] },
       },
       {
         // Worker and objects inside workerd.

@@ -1,12 +1,13 @@
 /**
- * Instances die, drain and are cut off under load from clients that do nothing about it. `npm run chaos`
- * takes a minute for each of these, `npm test` a few seconds.
+ * Instances die, drain and are passed by, under load from clients that do nothing about it. `npm run
+ * chaos` takes a minute for each kind of killing, `npm test` some seconds.
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
-import { percentile, stockCallers, underChaos, type Report } from '../support/chaos.ts'
+import { pause, percentile, stockCallers, streamingLoad, underChaos } from '../support/chaos.ts'
 import { startFleet, type Fleet } from '../support/fleet.ts'
+import { until } from '../support/mcp.ts'
 
 const SECONDS = Number(process.env['CHAOS_SECONDS'] ?? 8)
 const SESSIONS = 50
@@ -18,34 +19,65 @@ describe('a fleet with stock clients', () => {
     await fleet.stop()
   })
 
-  const chaos = async (disturb: () => Promise<void>, everyMs = 1000): Promise<Report> => {
+  async function chaos(disturb: () => Promise<void>): Promise<void> {
     const callers = await stockCallers(fleet, SESSIONS)
-    const report = await underChaos({ callers, seconds: SECONDS, disturb, everyMs })
+    const { calls, longest, errors, faults } = await underChaos(callers, disturb)
     await Promise.all(callers.map((caller) => caller.close()))
-    const { calls, longest } = report
     const [p99, max] = [percentile(longest, 99), Math.max(...longest)].map(Math.round)
-    console.log(`${calls} calls; longest of a session: p99 ${p99} ms, max ${max} ms`)
-    expect(report.errors).toEqual({})
-    expect(report.faults).toEqual([])
-    return report
+    console.log(`${calls} calls; the longest of a session: p99 ${p99} ms, max ${max} ms`)
+    expect(errors).toEqual({})
+    expect(faults).toEqual([])
+  }
+
+  async function everySecond(disturb: () => void | Promise<unknown>): Promise<void> {
+    for (let second = 0; second < SECONDS; second++) {
+      await pause(1000)
+      await disturb()
+    }
   }
 
   it('loses and doubles nothing while an instance is killed every second', async () => {
     fleet = await startFleet()
-    await chaos(async () => killAny(fleet))
+    await chaos(() => everySecond(() => killAny(fleet)))
   })
 
   it('nor with the stick table cleared every second as well', async () => {
     fleet = await startFleet()
-    await chaos(async () => {
-      killAny(fleet)
-      await fleet.admin('clear table mcp')
-    })
+    await chaos(() =>
+      everySecond(() => {
+        killAny(fleet)
+        return fleet.admin('clear table mcp')
+      }),
+    )
   })
 
-  it('nor with no stick table at all, each call on the next instance', async () => {
+  it('nor without a stick table, each call on the next instance', async () => {
     fleet = await startFleet({ HAPROXY_CONFIG: withoutAffinity() })
-    await chaos(async () => killAny(fleet))
+    await chaos(() => everySecond(() => killAny(fleet)))
+  })
+
+  it('fails no call and no stream while its instances are replaced one by one', async () => {
+    fleet = await startFleet()
+    const streams = await streamingLoad(fleet, 6)
+    await chaos(async () => {
+      for (const index of fleet.map().instances.keys()) await replace(fleet, index)
+    })
+    expect(await streams.stop()).toEqual([])
+  })
+
+  it('fails no call and no stream while HAProxy is reloaded six times', async () => {
+    fleet = await startFleet()
+    const streams = await streamingLoad(fleet, 6)
+    await chaos(async () => {
+      for (let reload = 0; reload < 6; reload++) {
+        await pause(1000)
+        process.kill(fleet.map().haproxy.pid ?? 0, 'SIGUSR2')
+      }
+      await pause(1000)
+    })
+    expect(await streams.stop()).toEqual([])
+    // It was handed over each time: what a new process learns by itself would be as good.
+    expect(await fleet.admin('show table mcp')).toMatch(/used:5[0-9]/)
   })
 })
 
@@ -54,6 +86,21 @@ function killAny(fleet: Fleet): void {
   const pids = fleet.map().instances.flatMap(({ pid }) => pid ?? [])
   const pid = pids[Math.floor(Math.random() * pids.length)]
   if (pid !== undefined) process.kill(pid, 'SIGKILL')
+}
+
+/** Stops an instance as a deploy does, and waits until another process serves in its place. */
+async function replace(fleet: Fleet, index: number): Promise<void> {
+  const old = fleet.map().instances[index]?.pid ?? 0
+  process.kill(old, 'SIGTERM')
+  const ready = async (): Promise<boolean> => {
+    const { url, pid } = fleet.map().instances[index] ?? {}
+    if (pid === old || pid === null) return false
+    return fetch(`${url}/ready`).then(
+      ({ ok }) => ok,
+      () => false,
+    )
+  }
+  await until(ready, (isReady) => isReady)
 }
 
 function withoutAffinity(): string {

@@ -2,6 +2,7 @@ import { Client as ClientV2 } from '@modelcontextprotocol/client'
 import { StreamableHTTPClientTransport as TransportV2 } from '@modelcontextprotocol/client'
 import { Client as ClientV1 } from '@modelcontextprotocol/sdk/client/index.js'
 import { StreamableHTTPClientTransport as TransportV1 } from '@modelcontextprotocol/sdk/client/streamableHttp.js'
+import { ResilientClient } from '../../client/resilient-client.ts'
 import type { Fleet } from './fleet.ts'
 import { faultsOf, type Operation } from './history.ts'
 import { callTool, openSession } from './mcp.ts'
@@ -21,30 +22,19 @@ export interface Report {
   readonly longest: readonly number[]
 }
 
-export interface Chaos {
-  readonly callers: readonly Caller[]
-  readonly seconds: number
-  /** Done again and again while the load runs. */
-  readonly disturb: (round: number) => Promise<void>
-  readonly everyMs: number
-}
-
-/** Calls from all sessions at once while `disturb` does its worst; then checks what came of it. */
-export async function underChaos({ callers, seconds, disturb, everyMs }: Chaos): Promise<Report> {
-  const until = performance.now() + seconds * 1000
-  const operations: Operation[] = []
+/** Calls from all sessions at once until `disturb` has done its worst; then checks what came of it. */
+export async function underChaos(
+  callers: readonly Caller[],
+  disturb: () => Promise<void>,
+): Promise<Report> {
+  const histories = callers.map((): Operation[] => [])
   const errors: Record<string, number> = {}
-  const disturbing = (async (): Promise<void> => {
-    for (let round = 0; performance.now() + everyMs < until; round++) {
-      await pause(everyMs)
-      await disturb(round)
-    }
-  })()
-  await Promise.all(
+  const load = { over: false }
+  const running = Promise.all(
     callers.map(async (caller, index) => {
-      for (let turn = 0; performance.now() < until; turn++) {
-        await operate(caller, `session ${index}`, turn).then(
-          (operation) => operations.push(operation),
+      while (!load.over) {
+        await operate(caller, `${histories[index]?.length} of session ${index}`).then(
+          (operation) => histories[index]?.push(operation),
           (error) => {
             const text = textOf(error)
             errors[text] = (errors[text] ?? 0) + 1
@@ -54,28 +44,31 @@ export async function underChaos({ callers, seconds, disturb, everyMs }: Chaos):
       }
     }),
   )
-  await disturbing
+  await disturb().finally(() => (load.over = true))
+  await running
   const faults = await Promise.all(
     callers.map(async (caller, index) => {
       const { counter } = await caller.call('get_counter', {})
       const { notes } = await caller.call('list_notes', {})
-      const own = operations.filter(({ session }) => session === `session ${index}`)
-      return faultsOf(own, { counter: Number(counter), notes: notes as string[] })
+      const final = { counter: Number(counter), notes: notes as string[] }
+      return faultsOf(histories[index] ?? [], final)
     }),
   )
-  const longest = callers.map((_, index) => {
-    const own = operations.filter(({ session }) => session === `session ${index}`)
-    return Math.max(...own.map(({ invoked, completed }) => completed - invoked))
-  })
-  return { calls: operations.length, errors, faults: faults.flat(), longest }
+  return {
+    calls: histories.flat().length,
+    errors,
+    faults: faults.flat(),
+    longest: histories.map((own) =>
+      Math.max(...own.map(({ invoked, completed }) => completed - invoked)),
+    ),
+  }
 }
 
 /** Of ten: eight increments, one note, one read. */
-async function operate(caller: Caller, session: string, turn: number): Promise<Operation> {
+async function operate(caller: Caller, note: string): Promise<Operation> {
   const dice = Math.random() * 10
   const kind =
     dice < 8 ? 'increment' : dice < 9 ? 'add_note' : dice < 9.5 ? 'get_counter' : 'list_notes'
-  const note = `${session}, turn ${turn}`
   const invoked = performance.now()
   const result = await caller.call(
     kind === 'increment' ? 'increment_counter' : kind,
@@ -85,7 +78,7 @@ async function operate(caller: Caller, session: string, turn: number): Promise<O
   const value = (result['counter'] ??
     result['notes_count'] ??
     result['notes']) as Operation['value']
-  return { session, kind, invoked, completed, value, ...(kind === 'add_note' && { note }) }
+  return { kind, invoked, completed, value, ...(kind === 'add_note' && { note }) }
 }
 
 /** Stock clients, which neither retry nor name their calls: bare HTTP, and both official ones. */
@@ -103,6 +96,61 @@ async function bareCaller({ fetch }: Fleet): Promise<Caller> {
   return { call: (tool, args) => callTool(fetch, session, tool, args), close: async () => {} }
 }
 
+const ITEMS = 3
+const ANALYSIS = [
+  /^Starting analysis of 3 items on /,
+  /^Phase 1/,
+  /item 1$/,
+  /item 2$/,
+  /item 3$/,
+  /^Aggregating/,
+  /^Analysis complete/,
+]
+
+/** Official clients that run one long call after the other, until `stop` says what went wrong. */
+export async function streamingLoad(
+  { url }: Fleet,
+  count: number,
+): Promise<{ stop: () => Promise<string[]> }> {
+  const faults: string[] = []
+  const load = { over: false }
+  const clients = await Promise.all(
+    Array.from({ length: count }, async () => {
+      const client = new ClientV2({ name: 'streaming', version: '2' })
+      await client.connect(new TransportV2(new URL(url)))
+      return client
+    }),
+  )
+  const running = clients.map(async (client) => {
+    let texts: string[] = []
+    client.setNotificationHandler('notifications/message', ({ params }) => {
+      texts.push(String((params.data as { msg?: unknown }).msg))
+    })
+    while (!load.over) {
+      texts = []
+      const call = client.callTool({ name: 'analyze_data', arguments: { num_items: ITEMS } })
+      const fault = await call.then(
+        () => {
+          const right = texts.length === ANALYSIS.length
+          return right && ANALYSIS.every((text, at) => text.test(texts[at] ?? ''))
+            ? undefined
+            : `Not what it says: ${JSON.stringify(texts)}`
+        },
+        (error) => textOf(error),
+      )
+      if (fault !== undefined) faults.push(fault)
+    }
+    await client.close()
+  })
+  return {
+    async stop() {
+      load.over = true
+      await Promise.all(running)
+      return faults
+    },
+  }
+}
+
 async function callerV1({ url }: Fleet): Promise<Caller> {
   const client = new ClientV1({ name: 'chaos', version: '1' })
   await client.connect(new TransportV1(new URL(url)))
@@ -113,6 +161,17 @@ async function callerV2({ url }: Fleet): Promise<Caller> {
   const client = new ClientV2({ name: 'chaos', version: '2' })
   await client.connect(new TransportV2(new URL(url)))
   return sdkCaller(client)
+}
+
+/** Clients that retry under a key of their own. */
+export async function resilientCallers({ url }: Fleet, count: number): Promise<Caller[]> {
+  return Promise.all(
+    Array.from({ length: count }, async () => {
+      const client = new ResilientClient({ name: 'chaos', version: '3' }, { urls: url })
+      await client.connect()
+      return sdkCaller(client)
+    }),
+  )
 }
 
 function sdkCaller(client: ClientV1 | ClientV2): Caller {
@@ -131,7 +190,7 @@ function textOf(error: unknown): string {
   return cause === undefined ? String(error) : `${String(error)} (${textOf(cause)})`
 }
 
-function pause(ms: number): Promise<void> {
+export function pause(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms))
 }
 

@@ -4,8 +4,8 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { freePort } from './ports.ts'
-import type { Fetch } from './mcp.ts'
+import { isFree } from './ports.ts'
+import { until, type Fetch } from './mcp.ts'
 
 /** What `npm run fleet` writes to `fleet.json`. */
 interface FleetMap {
@@ -14,20 +14,36 @@ interface FleetMap {
   readonly instances: readonly { id: string; url: string; pid: number | null }[]
 }
 
+/** One `server` line of HAProxy's backend `mcp`. */
+interface ServerStat {
+  readonly name: string
+  readonly status: string
+  /** How many requests it was given. */
+  readonly requests: number
+}
+
 export interface Fleet {
   readonly fetch: Fetch
   readonly folder: string
   readonly url: string
   readonly map: () => FleetMap
+  /** The process of `haproxy`, `redis`, an instance, or the `supervisor` of them all. */
+  readonly pid: (name: string) => number | null
+  /** Sends a signal to one of them. */
+  readonly signal: (name: string, signal: NodeJS.Signals) => void
   /** A command for HAProxy's admin socket, and what it says to it. */
   readonly admin: (command: string) => Promise<string>
+  /** The instances as HAProxy sees them. */
+  readonly servers: () => Promise<readonly ServerStat[]>
+  /** Waits until HAProxy sees all instances so: `UP` or `DOWN`. */
+  readonly allAre: (status: string) => Promise<void>
   /** Stops it as Ctrl-C does; answers its exit code. */
   readonly stop: () => Promise<number | null>
 }
 
 /** A fleet of its own, on ports of its own, as `npm run fleet` makes it. */
 export async function startFleet(env: Record<string, string> = {}): Promise<Fleet> {
-  const folder = mkdtempSync(join(tmpdir(), 'holdfast-fleet-'))
+  const folder = env['FLEET_DIR'] ?? mkdtempSync(join(tmpdir(), 'holdfast-fleet-'))
   const base = await freeBase()
   const child = spawn('node', ['haproxy-compat/fleet.ts'], {
     env: { ...process.env, FLEET_DIR: folder, FLEET_PORT_BASE: String(base), ...env },
@@ -45,12 +61,31 @@ export async function startFleet(env: Record<string, string> = {}): Promise<Flee
   await serving.promise
   const map = (): FleetMap => JSON.parse(readFileSync(join(folder, 'fleet.json'), 'utf8'))
   const url = `${map().haproxy.url}/mcp`
+  const servers = async (): Promise<ServerStat[]> =>
+    parseServers(await ask(map().haproxy.socket, 'show stat'))
+  const pidOf = (name: string): number | null => {
+    const { haproxy, redis, instances } = map()
+    if (name === 'supervisor') return child.pid ?? null
+    if (name === 'haproxy') return haproxy.pid
+    if (name === 'redis') return redis.pid
+    return instances.find(({ id }) => id === name)?.pid ?? null
+  }
   return {
     folder,
     url,
     map,
-    fetch: (request) => fetch(new Request(new URL(new URL(request.url).pathname, url), request)),
+    pid: pidOf,
+    signal(name, signal) {
+      const pid = pidOf(name)
+      if (pid === null) throw new Error(`${name} does not run`)
+      process.kill(pid, signal)
+    },
+    fetch: fetchFrom(url),
     admin: (command) => ask(map().haproxy.socket, command),
+    servers,
+    async allAre(status) {
+      await until(servers, (all) => all.every((server) => server.status === status))
+    },
     async stop() {
       child.kill('SIGTERM')
       const [code] = await exited
@@ -58,6 +93,23 @@ export async function startFleet(env: Record<string, string> = {}): Promise<Flee
       return code
     },
   }
+}
+
+/** Sends requests to where `url` points, whatever host they name. */
+export function fetchFrom(url: string): Fetch {
+  return (request) => fetch(new Request(new URL(new URL(request.url).pathname, url), request))
+}
+
+function parseServers(csv: string): ServerStat[] {
+  const [head = '', ...lines] = csv.trim().split('\n')
+  const names = head.replace('# ', '').split(',')
+  const rows = lines.map((line) => {
+    const values = line.split(',')
+    return (name: string): string => values[names.indexOf(name)] ?? ''
+  })
+  return rows
+    .filter((row) => row('pxname') === 'mcp' && row('svname').startsWith('mcp-server-'))
+    .map((row) => ({ name: row('svname'), status: row('status'), requests: Number(row('stot')) }))
 }
 
 async function ask(socket: string, command: string): Promise<string> {
@@ -68,7 +120,11 @@ async function ask(socket: string, command: string): Promise<string> {
   return answer
 }
 
-/** A base whose ports nobody listens on: the port that was free just now lies among them. */
+/** Below the ports that connections get, which come and go: one may be taken again in no time. */
 async function freeBase(): Promise<number> {
-  return Math.min(64_000, (await freePort()) - 80)
+  for (;;) {
+    const base = 10_000 + Math.floor(Math.random() * 22_000)
+    const ports = [1, 2, 3, 5, 6, 80, 404].map((offset) => base + offset)
+    if ((await Promise.all(ports.map(isFree))).every(Boolean)) return base
+  }
 }

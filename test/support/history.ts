@@ -1,6 +1,5 @@
 /** What a client asked of a session and what came of it; times are of `performance.now()`. */
 export interface Operation {
-  readonly session: string
   readonly kind: 'increment' | 'add_note' | 'get_counter' | 'list_notes'
   readonly invoked: number
   readonly completed: number

@@ -25,6 +25,8 @@ export interface LocalAppOptions {
   readonly store?: SessionStore
   readonly instance?: string
   readonly maxLive?: number
+  readonly liveIdleMs?: number
+  readonly onQuiet?: () => void
 }
 
 /** The server in this process. Two of them on one store are two instances of a fleet. */
@@ -37,6 +39,8 @@ export function createLocalApp(options: LocalAppOptions = {}): LocalApp {
   const router = new LocalRouter({
     ids: { mint: () => randomText(33) as SessionId, isMinted: () => true },
     maxLive: options.maxLive ?? 1000,
+    liveIdleMs: options.liveIdleMs ?? 60_000,
+    onQuiet: options.onQuiet ?? ((): void => undefined),
     pack,
     store,
     instance,

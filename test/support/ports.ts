@@ -10,3 +10,12 @@ export async function freePort(): Promise<number> {
   await once(server, 'close')
   return port
 }
+
+/** True if a server can listen there. */
+export async function isFree(port: number): Promise<boolean> {
+  const server = createServer()
+  const { promise, resolve } = Promise.withResolvers<boolean>()
+  server.once('error', () => resolve(false))
+  server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)))
+  return promise
+}

@@ -1,0 +1,52 @@
+import { describe, expect, it } from 'vitest'
+import * as z from 'zod'
+import { defineTool } from '../../../mcp/session/tool.ts'
+import { createLocalApp } from '../../support/local-app.ts'
+import { openSession, rpc, type RpcReply } from '../../support/mcp.ts'
+
+const add = defineTool({
+  name: 'add',
+  description: 'Adds to the counter',
+  input: z.object({ by: z.coerce.number().default(1), note: z.string().optional() }),
+  async run(call, { by }) {
+    const state = await call.update((old) => ({
+      ...old,
+      counter: Number(old['counter'] ?? 0) + by,
+    }))
+    return { counter: state['counter'] ?? 0 }
+  },
+})
+
+describe('a call that comes again under its idempotency key', () => {
+  const app = createLocalApp({ pack: { name: 'test', version: '1', tools: [add] } })
+
+  async function calls(...all: object[]): Promise<RpcReply[]> {
+    const session = await openSession(app.fetch)
+    const replies: RpcReply[] = []
+    for (const args of all) {
+      const params = { name: 'add', arguments: args, idempotencyKey: 'k' }
+      replies.push(
+        await rpc(app.fetch, session, { jsonrpc: '2.0', id: 1, method: 'tools/call', params }),
+      )
+    }
+    return replies
+  }
+
+  it.each([
+    ['in another order', { by: 2, note: 'n' }, { note: 'n', by: 2 }],
+    ['spelled otherwise', { by: 2 }, { by: '2' }],
+    ['left to their defaults', { by: 1 }, {}],
+  ])('is the same call with its arguments %s', async (_how, first, second) => {
+    const [one, other] = await calls(first, second)
+    expect(one?.result?.structuredContent).toEqual({ counter: first.by })
+    expect(other?.result).toEqual(one?.result)
+  })
+
+  it('is in conflict with other arguments, valid or not', async () => {
+    for (const others of [{ by: 3 }, { by: 2, note: 'n' }, { by: 'x' }]) {
+      const [, second, first] = await calls({ by: 2 }, others, { by: 2 })
+      expect(second?.error?.data?.type).toBe('idempotency_key_conflict')
+      expect(first?.result?.structuredContent).toEqual({ counter: 2 })
+    }
+  })
+})

@@ -1,0 +1,89 @@
+import { describe, expect, it } from 'vitest'
+import type { LogEvent } from '../../../mcp/log.ts'
+import { ServerError } from '../../../mcp/errors.ts'
+import type { SessionStore } from '../../../mcp/session/store.ts'
+import { createLocalApp, createLocalStore, type LocalApp } from '../../support/local-app.ts'
+import { callTool, openSession, send, toolCall, until } from '../../support/mcp.ts'
+
+describe('an instance that holds sessions', () => {
+  it('holds as many as it may, the last ones used, and restores the others', async () => {
+    const app = createLocalApp({ maxLive: 2 })
+    const sessions = await Promise.all([1, 2, 3].map(() => openSession(app.fetch)))
+    for (const round of [1, 2, 3]) {
+      for (const session of sessions) {
+        const { counter } = await callTool(app.fetch, session, 'increment_counter')
+        expect(counter).toBe(round)
+      }
+    }
+    expect(restored(app).length).toBeGreaterThanOrEqual(6)
+  })
+
+  it('keeps one whose call runs, however many come after it', async () => {
+    const app = createLocalApp({ maxLive: 1 })
+    const [busy, other] = [await openSession(app.fetch), await openSession(app.fetch)]
+    const call = callTool(app.fetch, busy, 'analyze_data', { num_items: 1 })
+    await callTool(app.fetch, other, 'increment_counter')
+    expect(await call).toMatchObject({ items_processed: 1 })
+  })
+
+  it('answers each of many calls at once, whichever session is let go meanwhile', async () => {
+    const app = createLocalApp({ maxLive: 1 })
+    const sessions = await Promise.all(Array.from({ length: 8 }, () => openSession(app.fetch)))
+    const calls = Array.from({ length: 200 }, (_, n) =>
+      callTool(app.fetch, sessions[n % 8] ?? '', 'increment_counter'),
+    )
+    const counters = (await Promise.all(calls)).map(({ counter }) => Number(counter))
+    expect(counters.reduce((sum, counter) => sum + counter, 0)).toBe((8 * 25 * 26) / 2)
+  })
+
+  it('lets go of what nobody used for a while, and says when nothing is left', async () => {
+    let quiet = 0
+    const app = createLocalApp({ liveIdleMs: 20, onQuiet: () => void quiet++ })
+    const session = await openSession(app.fetch)
+    await callTool(app.fetch, session, 'increment_counter')
+    await until(
+      async () => quiet,
+      (times) => times > 0,
+    )
+    expect(await callTool(app.fetch, session, 'get_counter')).toMatchObject({ counter: 1 })
+    expect(restored(app)).toHaveLength(1)
+  })
+})
+
+describe('an instance whose store is away', () => {
+  it('answers what needs no state, refuses the rest, and has changed nothing', async () => {
+    let away = false
+    const app = createLocalApp({ store: reachedUnless(() => away) })
+    const session = await openSession(app.fetch)
+    await callTool(app.fetch, session, 'increment_counter')
+    away = true
+    for (const method of ['ping', 'tools/list', 'resources/list', 'resources/templates/list']) {
+      const answer = await send(app.fetch, session, { jsonrpc: '2.0', id: 1, method })
+      expect(answer.status).toBe(200)
+      expect(await answer.json()).toHaveProperty('result')
+    }
+    for (const name of ['increment_counter', 'get_counter']) {
+      const answer = await send(app.fetch, session, toolCall(name))
+      expect(answer.status).toBe(503)
+      expect(answer.headers.get('retry-after')).toBe('1')
+      expect(await answer.json()).toMatchObject({ error: { data: { type: 'store_unavailable' } } })
+    }
+    away = false
+    expect(await callTool(app.fetch, session, 'increment_counter')).toMatchObject({ counter: 2 })
+  })
+})
+
+function restored(app: LocalApp): LogEvent[] {
+  return app.events.filter(({ event }) => event === 'session_restored')
+}
+
+/** A store that answers nothing while `isAway` says so. */
+function reachedUnless(isAway: () => boolean): SessionStore {
+  const store = createLocalStore({})
+  return new Proxy(store, {
+    get(_, name: keyof SessionStore) {
+      if (isAway()) return () => Promise.reject(new ServerError('store_unavailable', 'Away'))
+      return store[name].bind(store)
+    },
+  })
+}
