@@ -28,7 +28,7 @@ const SECONDS = Number(flags.seconds)
 const ROUNDS = Number(flags.rounds)
 const SESSIONS = 48
 // For each instance, as each compiles its code itself.
-const WARM_UP_SECONDS = 2
+const WARM_UP_SECONDS = 10
 const CONNECTIONS = [1, 16, 48] as const
 const REDIS_ARGS = ['--save', '', '--appendonly', 'yes', '--appendfsync', flags.fsync]
 

@@ -69,7 +69,6 @@ function withDeadline(redis: RedisClientType) {
     ping: () => within(redis.ping()),
     evalSha: (...args: Parameters<RedisScripts['evalSha']>) => within(redis.evalSha(...args)),
     eval: (...args: Parameters<RedisScripts['eval']>) => within(redis.eval(...args)),
-    scriptLoad: (script: string) => within(redis.scriptLoad(script)),
     zAdd: (...args: Parameters<RedisSortedSet['zAdd']>) => within(redis.zAdd(...args)),
     zRem: (key: string, member: string) => within(redis.zRem(key, member)),
     zRemRangeByScore: (key: string, min: string, max: number) =>

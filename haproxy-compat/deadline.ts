@@ -9,15 +9,18 @@ export function createDeadline(ms: number): <T>(work: Promise<T>) => Promise<T> 
 
   function watch(inMs: number): void {
     watching = true
-    setTimeout(() => {
-      const now = performance.now()
-      for (const one of waiting) {
-        if (one.due > now) return watch(one.due - now)
-        waiting.delete(one)
-        one.reject(new Error(`No answer within ${ms} ms`))
-      }
-      watching = false
-    }, inMs)
+    // After a stall of this process the answers may be there already, unread: they come first.
+    setTimeout(() => setImmediate(check), inMs)
+  }
+
+  function check(): void {
+    const now = performance.now()
+    for (const one of waiting) {
+      if (one.due > now) return watch(one.due - now)
+      waiting.delete(one)
+      one.reject(new Error(`No answer within ${ms} ms`))
+    }
+    watching = false
   }
 
   return <T>(work: Promise<T>) =>
@@ -25,11 +28,13 @@ export function createDeadline(ms: number): <T>(work: Promise<T>) => Promise<T> 
       const one = { due: performance.now() + ms, reject }
       waiting.add(one)
       if (!watching) watch(ms)
-      work.then(resolve, reject).finally(() => waiting.delete(one))
+      const forget = (): boolean => waiting.delete(one)
+      work.then(forget, forget)
+      work.then(resolve, reject)
     })
 }
 
 interface Waiting {
   readonly due: number
-  readonly reject: (error: Error) => void
+  readonly reject: (error: unknown) => void
 }

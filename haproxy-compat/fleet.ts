@@ -15,7 +15,7 @@ import {
 } from 'node:fs'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import * as z from 'zod'
@@ -158,6 +158,7 @@ function describe(ports: Ports, running: Map<string, Supervised>, socket: string
 
 /** So that nobody reads half of it. */
 function writeWhole(file: string, text: string): void {
+  mkdirSync(dirname(file), { recursive: true })
   writeFileSync(`${file}.new`, text)
   renameSync(`${file}.new`, file)
 }

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import * as z from 'zod'
 import { ServerError } from '../mcp/errors.ts'
@@ -34,7 +35,6 @@ const agesKey = (id: SessionId): string => `mcp:{${id}}:ages`
 export interface RedisScripts {
   evalSha(sha: string, options: ScriptArguments): Promise<unknown>
   eval(script: string, options: ScriptArguments): Promise<unknown>
-  scriptLoad(script: string): Promise<string>
 }
 
 interface ScriptArguments {
@@ -49,26 +49,41 @@ export interface RedisStoreOptions extends Pick<RecordLimits, 'replyRetentionMs'
 
 const ROUTER_RETENTION_MS = 60_000
 
-const COMMIT = readFileSync(new URL('commit.lua', import.meta.url), 'utf8')
-const LOAD = readFileSync(new URL('load.lua', import.meta.url), 'utf8')
-const ENTRIES = readFileSync(new URL('entries.lua', import.meta.url), 'utf8')
-const DROP = "return redis.call('DEL', KEYS[1]) + 0 * redis.call('DEL', KEYS[2])"
+const COMMIT = scriptOf(read('commit.lua'))
+const LOAD = scriptOf(read('load.lua'))
+const ENTRIES = scriptOf(read('entries.lua'))
+const DROP = scriptOf("return redis.call('DEL', KEYS[1]) + 0 * redis.call('DEL', KEYS[2])")
+
+interface Script {
+  readonly text: string
+  readonly sha: string
+}
+
+function scriptOf(text: string): Script {
+  return { text, sha: createHash('sha1').update(text).digest('hex') }
+}
+
+function read(file: string): string {
+  return readFileSync(new URL(file, import.meta.url), 'utf8')
+}
 
 /** Keeps sessions in Redis 7 or later, one script a commit. `redis` is connected already. */
 export function createRedisStore(redis: RedisScripts, options: RedisStoreOptions): SessionStore {
   const { ttlMs, now, replyRetentionMs } = options
-  const shas = new Map<string, Promise<string>>()
 
-  async function run(script: string, id: SessionId, args: readonly string[]): Promise<unknown> {
+  async function run(
+    { text, sha }: Script,
+    id: SessionId,
+    args: readonly string[],
+  ): Promise<unknown> {
     const call = { keys: [sessionKey(id), agesKey(id)], arguments: [...args] }
     try {
-      const sha = shas.get(script) ?? redis.scriptLoad(script)
-      shas.set(script, sha)
-      return await redis.evalSha(await sha, call)
+      return await redis.evalSha(sha, call).catch((error: unknown) => {
+        // A Redis that was started anew knows no scripts; it keeps what it runs.
+        if (String(error).includes('NOSCRIPT')) return redis.eval(text, call)
+        throw error
+      })
     } catch (error) {
-      shas.delete(script)
-      // A Redis that was started anew has forgotten its scripts.
-      if (String(error).includes('NOSCRIPT')) return redis.eval(script, call)
       throw new ServerError('store_unavailable', `Cannot reach store: ${String(error)}`)
     }
   }

@@ -9,7 +9,7 @@ import { pause, percentile, stockCallers, streamingLoad, underChaos } from '../s
 import { startFleet, type Fleet } from '../support/fleet.ts'
 import { until } from '../support/mcp.ts'
 
-const SECONDS = Number(process.env['CHAOS_SECONDS'] ?? 8)
+const SECONDS = Number(process.env['CHAOS_SECONDS'] ?? 5)
 const SESSIONS = 50
 
 describe('a fleet with stock clients', () => {

@@ -1,21 +1,25 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, it } from 'vitest'
+import { isFree } from '../support/ports.ts'
 
-it('the README walk-through does as printed what it says', async () => {
+it('the README walk-through of the edge does as printed what it says', async () => {
   // As printed it serves port 8787, so nothing else may.
   await expect(fetch('http://localhost:8787/ready')).rejects.toThrow('fetch failed')
-  const [, script = ''] = /## See it survive\n\n```sh\n(.*?)```/s.exec(read('README.md')) ?? []
-  const output = await run(script)
-  const counters = [...output.matchAll(/"counter":(\d),"instance":"([\w-]+)"\},"isError"/g)]
-  expect(counters.map(([, counter]) => counter)).toEqual(['1', '2', '3'])
-  expect(counters[0]?.[2]).toBe(counters[1]?.[2])
-  expect(counters[2]?.[2]).not.toBe(counters[1]?.[2])
+  const output = await run(scriptUnder('See it survive'))
+  expectFailover(output)
   expect(output).toContain('Analysis complete: processed 3 items, total score=9.0')
   expect(output.match(/notifications\/message/g)).toHaveLength(7)
+})
+
+it('the README walk-through of the fleet does as printed what it says', async () => {
+  const ports = [8080, 8404, 8001, 8002, 8003, 8005, 8006]
+  expect(await Promise.all(ports.map(isFree)), `${ports.join()} are free`).not.toContain(false)
+  expectFailover(await run(scriptUnder('The fleet')))
+  expect(await Promise.all(ports.map(isFree))).not.toContain(false)
 })
 
 it('the README tells of itself in 30 lines or so', () => {
@@ -23,10 +27,38 @@ it('the README tells of itself in 30 lines or so', () => {
   expect(introduction.trimEnd().split('\n').length).toBeLessThanOrEqual(36)
 })
 
+it.each(['README.md', 'docs/measurements.md', 'docs/failure-modes.md'])(
+  '%s names scripts and files that are there',
+  (file) => {
+    const { scripts } = JSON.parse(read('package.json')) as { scripts: Record<string, string> }
+    const named = [...read(file).matchAll(/`(?:npm run )?((?:bench|test):\w+)`|`npm run (\w+)`/g)]
+    const missing = named.flatMap(([, first, second]) => first ?? second ?? [])
+    expect(missing.filter((name) => !(name in scripts))).toEqual([])
+    const files = [...read(file).matchAll(/`((?:test|client|bench)\/[\w./-]+\.ts)`/g)]
+    expect(files.flatMap(([, path = '']) => (existsSync(path) ? [] : path))).toEqual([])
+  },
+)
+
+/** The first printed commands under a heading. */
+function scriptUnder(heading: string): string {
+  const [, section = ''] = read('README.md').split(`\n## ${heading}\n`)
+  return /```sh\n(.*?)```/s.exec(section)?.[1] ?? ''
+}
+
+/** The counter goes on to 3, and the third time another instance says so. */
+function expectFailover(output: string): void {
+  const counters = [...output.matchAll(/"counter":(\d),"instance":"([\w-]+)"\},"isError"/g)]
+  expect(counters.map(([, counter]) => counter)).toEqual(['1', '2', '3'])
+  expect(counters[0]?.[2]).toBe(counters[1]?.[2])
+  expect(counters[2]?.[2]).not.toBe(counters[1]?.[2])
+}
+
+const OWN_STATE = new Set(['.wrangler', '.fleet'])
+
 /** Runs `script` as someone at a terminal would, in a folder that has nothing but the project. */
 async function run(script: string): Promise<string> {
   const folder = mkdtempSync(join(tmpdir(), 'holdfast-readme-'))
-  for (const name of readdirSync('.').filter((entry) => entry !== '.wrangler')) {
+  for (const name of readdirSync('.').filter((entry) => !OWN_STATE.has(entry))) {
     symlinkSync(join(process.cwd(), name), join(folder, name))
   }
   // set -m: each background job gets a process group of its own, as at a prompt.
