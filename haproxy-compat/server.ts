@@ -1,4 +1,5 @@
 /** One Node instance: `npm run node`, and each server of the fleet. */
+import { flushCompileCache } from 'node:module'
 import { serve } from '@hono/node-server'
 import { parseConfig } from '../mcp/config.ts'
 import { createApp } from '../mcp/http/app.ts'
@@ -49,5 +50,7 @@ const app = createApp({
 drain.stop(
   serve({ fetch: app.fetch, hostname: host, port }, (address) => {
     console.log(`Holdfast ${instance} serves http://${host}:${address.port}/mcp`)
+    // Node does so when it exits, which one that is killed does not.
+    flushCompileCache()
   }),
 )
