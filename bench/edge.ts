@@ -9,21 +9,15 @@ import { execFileSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { parseArgs } from 'node:util'
 import { gzipSync } from 'node:zlib'
 import { convertV4MiniflareOptions, Miniflare } from 'miniflare'
-import { cpuSeconds, median, percentile, ratio, round, shuffled } from './figures.ts'
+import { percentile } from '../test/support/percentile.ts'
+import { cpuSeconds, median, ratio, round, shuffled } from './figures.ts'
+import { parseFlags } from './flags.ts'
 import { call, checkCounters, closeConnections, load, openSession } from './load.ts'
 import { countRows } from './rows.ts'
 
-const { values: flags } = parseArgs({
-  options: {
-    seconds: { type: 'string', default: '3' },
-    rounds: { type: 'string', default: '5' },
-  },
-})
-const SECONDS = Number(flags.seconds)
-const ROUNDS = Number(flags.rounds)
+const { seconds: SECONDS, rounds: ROUNDS } = parseFlags({ seconds: 3, rounds: 5 })
 const SESSIONS = 32
 const compatibilityDate = '2026-10-20'
 

@@ -11,21 +11,15 @@
  *
  *   npm run bench:fleet [-- --seconds 2 --rounds 5 --fsync everysec]
  */
-import { parseArgs } from 'node:util'
 import { requireProgram } from '../haproxy-compat/programs.ts'
-import { median, percentile, ratio, round, shuffled } from './figures.ts'
+import { percentile } from '../test/support/percentile.ts'
+import { median, ratio, round, shuffled } from './figures.ts'
+import { parseFlags } from './flags.ts'
 import { call, checkCounters, closeConnections, load, openSession, type Target } from './load.ts'
 import { startStack, stopStacks, type Entry } from './stack.ts'
 
-const { values: flags } = parseArgs({
-  options: {
-    seconds: { type: 'string', default: '2' },
-    rounds: { type: 'string', default: '5' },
-    fsync: { type: 'string', default: 'everysec' },
-  },
-})
-const SECONDS = Number(flags.seconds)
-const ROUNDS = Number(flags.rounds)
+const flags = parseFlags({ seconds: 2, rounds: 5, fsync: 'everysec' })
+const { seconds: SECONDS, rounds: ROUNDS } = flags
 const SESSIONS = 48
 // For each instance, as each compiles its code itself.
 const WARM_UP_SECONDS = 10
@@ -39,14 +33,11 @@ const SUBJECTS = [
 ] as const
 type Subject = (typeof SUBJECTS)[number]
 
-for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-  process.once(signal, () => void stopStacks().then(() => process.exit(1)))
-}
 try {
   for (const program of ['redis-server', 'haproxy'] as const) requireProgram(program)
   const running: Running[] = []
   for (const subject of SUBJECTS) {
-    const { fleet, alone } = await startStack({ ...subject, redisArgs: REDIS_ARGS })
+    const { fleet, alone } = await startStack({ program: subject.program, redisArgs: REDIS_ARGS })
     running.push(await open(subject, fleet, 'fleet'), await open(subject, alone, 'alone'))
   }
   await measure(running)

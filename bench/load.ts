@@ -1,4 +1,4 @@
-/** The load of both benches: this one process calls, and counts what each session must answer. */
+/** The load of the benches: this one process calls, and counts what each session must answer. */
 import { Agent, request as httpRequest } from 'node:http'
 
 export interface Target {

@@ -4,152 +4,117 @@
  *
  *   npm run bench:memory [-- --sessions 10000 --streams 2000]
  */
-import { readFileSync } from 'node:fs'
-import { Agent, request as httpRequest, type IncomingMessage } from 'node:http'
-import { parseArgs } from 'node:util'
+import { request as httpRequest, type IncomingMessage } from 'node:http'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { createClient } from '@redis/client'
-import { startNode, type NodeInstance } from '../test/support/node.ts'
-import { startRedis } from '../test/support/redis.ts'
+import { requireProgram } from '../haproxy-compat/programs.ts'
+import { parseFlags } from './flags.ts'
+import { closeConnections, openSession } from './load.ts'
+import { mcpUrl, redisUrl, startInstance, startRedis, stopStacks, type Started } from './stack.ts'
 
-const { values: flags } = parseArgs({
-  options: {
-    sessions: { type: 'string', default: '10000' },
-    streams: { type: 'string', default: '2000' },
-  },
-})
-const SESSIONS = Number(flags.sessions)
-const STREAMS = Number(flags.streams)
+const { sessions: SESSIONS, streams: STREAMS } = parseFlags({ sessions: 10_000, streams: 2000 })
 const WARM_UP = 6000
 const IDLE_SECONDS = 5
 const CONNECTIONS = 16
 
-const INITIALIZE = {
-  jsonrpc: '2.0',
-  id: 0,
-  method: 'initialize',
-  params: {
-    protocolVersion: '2025-11-25',
-    capabilities: {},
-    clientInfo: { name: 'bench', version: '0' },
-  },
-}
-const INITIALIZED = { jsonrpc: '2.0', method: 'notifications/initialized' }
-
-const redis = await startRedis()
-const client = createClient({ url: redis.url })
-await client.connect()
-const instances: NodeInstance[] = []
-const agent = new Agent({ keepAlive: true, maxSockets: CONNECTIONS })
-
+requireProgram('redis-server')
 try {
-  for (const number of [1, 2, 3]) {
-    const env = {
-      REDIS_URL: redis.url,
-      SESSION_SECRET: 'of this bench alone',
-      INSTANCE_ID: `mcp-server-${number}`,
-      LIVE_IDLE_SECONDS: String(IDLE_SECONDS),
-    }
-    instances.push(await startNode(env))
+  const redis = await startRedis(['--save', '', '--appendonly', 'no'])
+  const options = {
+    program: 'haproxy-compat/server.ts',
+    redis,
+    env: { LIVE_IDLE_SECONDS: String(IDLE_SECONDS) },
   }
+  const instances: Started[] = []
+  for (const number of [1, 2, 3]) instances.push(await startInstance(number, options))
   // An instance at work: what its heap needs to breathe is no idle session's.
-  await open(WARM_UP)
-  await idle()
-  const before = await footprint()
-  const sessions = await open(SESSIONS)
-  await idle()
-  const after = await footprint()
+  await open(instances, WARM_UP)
+  const before = await idleFootprint(instances, redis)
+  const sessions = await open(instances, SESSIONS)
+  const after = await idleFootprint(instances, redis)
   const sockets = await follow(sessions.slice(0, STREAMS))
-  await idle()
-  const streaming = await footprint()
+  const streaming = await idleFootprint(instances, redis)
   for (const socket of sockets) socket.destroy()
   print(before, after, streaming)
 } finally {
-  agent.destroy()
-  client.destroy()
-  for (const instance of instances) await instance.kill('SIGKILL')
-  await redis.stop()
+  closeConnections()
+  await stopStacks()
 }
 
 interface Footprint {
-  /** Of each instance, in bytes. */
-  readonly rss: readonly number[]
-  readonly redis: number
+  /** Resident, of each instance. */
+  readonly mb: readonly number[]
+  readonly redisBytes: number
 }
 
-async function footprint(): Promise<Footprint> {
-  const rss = instances.map(({ pid }) => {
-    const [, kilobytes] = /VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? []
-    return Number(kilobytes) * 1024
-  })
+/** What all that is unused has left behind. */
+async function idleFootprint(instances: readonly Started[], redis: Started): Promise<Footprint> {
+  const mb = await steady(() => instances.map((instance) => instance.residentMb()))
+  const client = await createClient({ url: redisUrl(redis) }).connect()
   const [, used] = /used_memory:(\d+)/.exec(await client.info('memory')) ?? []
-  return { rss, redis: Number(used) }
+  client.destroy()
+  return { mb, redisBytes: Number(used) }
+}
+
+/**
+ * Asks until each value has stayed within a hundredth for longer than it takes an instance to let go
+ * of what is unused, and to collect it: it looks each `LIVE_IDLE_SECONDS`, and the second look is
+ * sure to find all of it.
+ */
+async function steady(ask: () => readonly number[]): Promise<readonly number[]> {
+  for (let known = ask(), since = performance.now(); ; await sleep(500)) {
+    const values = ask()
+    if (values.some((value, index) => Math.abs(value / (known[index] ?? 0) - 1) > 0.01)) {
+      known = values
+      since = performance.now()
+    }
+    if (performance.now() - since > IDLE_SECONDS * 2500) return values
+  }
 }
 
 function print(before: Footprint, after: Footprint, streaming: Footprint): void {
-  const perSession = (after.redis - before.redis) / SESSIONS
+  const perSession = (after.redisBytes - before.redisBytes) / SESSIONS
   console.log(`${SESSIONS} idle sessions: ${Math.round(perSession)} bytes of Redis each`)
   const growth = (from: Footprint, to: Footprint): number[] =>
-    to.rss.map((bytes, index) => bytes - (from.rss[index] ?? 0))
-  const megabytes = growth(before, after).map((bytes) => (bytes / 1e6).toFixed(1))
+    to.mb.map((mb, index) => mb - (from.mb[index] ?? 0))
+  const megabytes = growth(before, after).map((mb) => mb.toFixed(1))
   console.log(`Growth of each instance: ${megabytes.join(', ')} MB`)
-  const all = growth(after, streaming).reduce((sum, bytes) => sum + bytes, 0)
-  console.log(`${STREAMS} open streams: ${(all / STREAMS / 1000).toFixed(1)} kB each`)
+  const all = growth(after, streaming).reduce((sum, mb) => sum + mb, 0)
+  console.log(`${STREAMS} open streams: ${((all * 1000) / STREAMS).toFixed(1)} kB each`)
 }
 
-async function open(count: number): Promise<{ id: string; instance: NodeInstance }[]> {
-  const opened: { id: string; instance: NodeInstance }[] = []
-  let next = 0
+interface Session {
+  readonly id: string
+  readonly url: URL
+}
+
+/** So many sessions, of all instances in turn. */
+async function open(instances: readonly Started[], count: number): Promise<readonly Session[]> {
+  const opened: Session[] = []
+  const urls = Array.from({ length: count }, (_, n) => instances[n % instances.length])
+    .filter((instance) => instance !== undefined)
+    .map(mcpUrl)
   await Promise.all(
     Array.from({ length: CONNECTIONS }, async () => {
-      while (next < count) {
-        const instance = instances[next++ % instances.length]
-        if (instance === undefined) continue
-        const { headers } = await post(instance, INITIALIZE)
-        const id = String(headers['mcp-session-id'])
-        await post(instance, INITIALIZED, id)
-        opened.push({ id, instance })
+      for (let url = urls.pop(); url !== undefined; url = urls.pop()) {
+        opened.push({ id: await openSession(url), url })
       }
     }),
   )
   return opened
 }
 
-async function post(
-  { url }: NodeInstance,
-  message: object,
-  session?: string,
-): Promise<IncomingMessage> {
-  const headers = {
-    'content-type': 'application/json',
-    accept: 'application/json, text/event-stream',
-    ...(session !== undefined && { 'mcp-session-id': session }),
-  }
-  const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>()
-  const request = httpRequest(`${url}/mcp`, { method: 'POST', agent, headers }, (response) => {
-    response.resume().once('end', () => resolve(response))
-  })
-  request.once('error', reject).end(JSON.stringify(message))
-  return promise
-}
-
 /** Opens the GET stream of each session, on a connection of its own. */
-function follow(
-  sessions: readonly { id: string; instance: NodeInstance }[],
-): Promise<IncomingMessage[]> {
+function follow(sessions: readonly Session[]): Promise<IncomingMessage[]> {
   return Promise.all(
-    sessions.map(({ id, instance }) => {
+    sessions.map(({ id, url }) => {
       const headers = { accept: 'text/event-stream', 'mcp-session-id': id }
       const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>()
-      const request = httpRequest(`${instance.url}/mcp`, { agent: false, headers }, (response) => {
+      const request = httpRequest(url, { agent: false, headers }, (response) => {
         response.once('data', () => resolve(response))
       })
       request.once('error', reject).end()
       return promise
     }),
   )
-}
-
-/** Until everything unused was let go, and V8 has had its time to give memory back. */
-function idle(): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, IDLE_SECONDS * 3000))
 }

@@ -2,7 +2,7 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { mkdirSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -26,78 +26,105 @@ export interface Entry {
 }
 
 export interface StackOptions {
-  readonly name: string
   /** What an instance is, from the repository's root. */
   readonly program: string
   readonly redisArgs: readonly string[]
 }
 
+export interface InstanceOptions {
+  readonly program: string
+  readonly redis: Started
+  readonly env?: Record<string, string>
+}
+
 const HOST = '127.0.0.1'
 const STARTS_WITHIN_MS = 15_000
-const scratch = mkdtempSync(join(tmpdir(), 'bench-fleet-'))
+const SECRET = randomBytes(32).toString('hex')
+const scratch = mkdtempSync(join(tmpdir(), 'bench-'))
 const started: Started[] = []
 let stopping = false
 
-export async function startStack({ name, program, redisArgs }: StackOptions): Promise<Stack> {
-  const folder = join(scratch, name)
-  mkdirSync(folder)
-  const port = await freePort()
-  const redis = new Started('redis-server', [
-    '--bind',
-    HOST,
-    '--port',
-    String(port),
-    '--dir',
-    folder,
-    ...redisArgs,
-  ])
-  await redis.listensOn(port)
+process.once('exit', () => rmSync(scratch, { recursive: true, force: true }))
+for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+  process.once(signal, () => void stopStacks().then(() => process.exit(1)))
+}
 
-  const common = {
-    HOST,
-    REDIS_URL: `redis://${HOST}:${port}`,
-    SESSION_SECRET: randomBytes(32).toString('hex'),
-    ROUTER_KEY_HEADER: 'holdfast-request',
-    NODE_COMPILE_CACHE: join(scratch, 'compile-cache'),
-  }
-  const ports: number[] = []
-  const instances: Started[] = []
-  while (instances.length < 4) {
-    const PORT = await freePort()
-    const env = { ...common, INSTANCE_ID: `mcp-server-${ports.push(PORT)}`, PORT: String(PORT) }
-    const instance = new Started(process.execPath, [fromRoot(program)], env)
-    instances.push(instance)
-    await instance.listensOn(PORT)
-  }
-  const http = await freePort()
+export async function startStack({ program, redisArgs }: StackOptions): Promise<Stack> {
+  const redis = await startRedis(redisArgs)
+  const start = (number: number): Promise<Started> => startInstance(number, { program, redis })
+  const instances = [await start(1), await start(2), await start(3)]
+  const alone = await start(4)
+  const port = await freePort()
   const haproxy = new Started(
     'haproxy',
     ['-W', '-f', fromRoot('haproxy-compat/haproxy.cfg')],
-    await haproxyEnv(http, ports, join(folder, 'socket')),
+    port,
+    await haproxyEnv(port, instances),
   )
-  await haproxy.listensOn(http)
+  await haproxy.listens()
   return {
-    fleet: { url: mcpUrl(http), instances: instances.slice(0, 3), haproxy, redis },
-    alone: { url: mcpUrl(ports[3]), instances: instances.slice(3), haproxy: undefined, redis },
+    fleet: { url: mcpUrl(haproxy), instances, haproxy, redis },
+    alone: { url: mcpUrl(alone), instances: [alone], haproxy: undefined, redis },
   }
 }
 
-/** Ends all that was started here, and leaves nothing on disk. */
+export async function startRedis(args: readonly string[]): Promise<Started> {
+  const port = await freePort()
+  const own = ['--bind', HOST, '--port', String(port), '--dir', newFolder()]
+  const redis = new Started('redis-server', [...own, ...args], port)
+  await redis.listens()
+  return redis
+}
+
+export async function startInstance(
+  number: number,
+  { program, redis, env }: InstanceOptions,
+): Promise<Started> {
+  const port = await freePort()
+  const instance = new Started(process.execPath, [fromRoot(program)], port, {
+    HOST,
+    PORT: String(port),
+    INSTANCE_ID: `mcp-server-${number}`,
+    REDIS_URL: redisUrl(redis),
+    SESSION_SECRET: SECRET,
+    ROUTER_KEY_HEADER: 'holdfast-request',
+    NODE_COMPILE_CACHE: join(scratch, 'compile-cache'),
+    ...env,
+  })
+  await instance.listens()
+  return instance
+}
+
+export function mcpUrl({ port }: Started): URL {
+  return new URL(`http://${HOST}:${port}/mcp`)
+}
+
+export function redisUrl({ port }: Started): string {
+  return `redis://${HOST}:${port}`
+}
+
+/** Ends all that was started here. */
 export async function stopStacks(): Promise<void> {
   stopping = true
   // From the outside in.
   for (const program of started.toReversed()) await program.stop()
-  rmSync(scratch, { recursive: true, force: true })
 }
 
 /** A program and those that it has started itself: HAProxy is a master with a worker. */
 export class Started {
+  readonly port: number
   readonly #command: string
   readonly #child: ChildProcess
   readonly #logFile: string
 
-  constructor(command: string, args: readonly string[], env: Record<string, string> = {}) {
+  constructor(
+    command: string,
+    args: readonly string[],
+    port: number,
+    env: Record<string, string> = {},
+  ) {
     if (stopping) throw new Error(`Cannot start ${command}: the bench is being stopped`)
+    this.port = port
     this.#command = command
     this.#logFile = join(scratch, `${started.push(this)}.log`)
     const log = openSync(this.#logFile, 'a')
@@ -119,9 +146,9 @@ export class Started {
     return this.#pids().reduce((sum, pid) => sum + residentMb(pid), 0)
   }
 
-  async listensOn(port: number): Promise<void> {
+  async listens(): Promise<void> {
     const deadline = performance.now() + STARTS_WITHIN_MS
-    while (!(await isTaken(port))) {
+    while (!(await isTaken(this.port))) {
       if (!this.#runs || performance.now() > deadline) {
         throw new Error(`Cannot start ${this.#command}: ${readFileSync(this.#logFile, 'utf8')}`)
       }
@@ -150,15 +177,15 @@ export class Started {
   }
 }
 
-async function haproxyEnv(http: number, ports: readonly number[], socket: string) {
+async function haproxyEnv(port: number, [one, two, three]: readonly Started[]) {
   return {
-    HTTP_BIND: `${HOST}:${http}`,
+    HTTP_BIND: `${HOST}:${port}`,
     STATS_BIND: `${HOST}:${await freePort()}`,
     PEER_BIND: `${HOST}:${await freePort()}`,
-    ADMIN_SOCKET: socket,
-    SERVER_1: `${HOST}:${ports[0]}`,
-    SERVER_2: `${HOST}:${ports[1]}`,
-    SERVER_3: `${HOST}:${ports[2]}`,
+    ADMIN_SOCKET: join(newFolder(), 'socket'),
+    SERVER_1: `${HOST}:${one?.port}`,
+    SERVER_2: `${HOST}:${two?.port}`,
+    SERVER_3: `${HOST}:${three?.port}`,
   }
 }
 
@@ -167,8 +194,8 @@ function residentMb(pid: number): number {
   return Number(kilobytes) / 1000
 }
 
-function mcpUrl(port: number | undefined): URL {
-  return new URL(`http://${HOST}:${port}/mcp`)
+function newFolder(): string {
+  return mkdtempSync(join(scratch, 'folder-'))
 }
 
 function isTaken(port: number): Promise<boolean> {

@@ -20,7 +20,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import * as z from 'zod'
 import { requireProgram } from './programs.ts'
-import { Supervised, type Program } from './supervise.ts'
+import { supervise, type Program, type Supervised } from './supervise.ts'
 
 const HOST = '127.0.0.1'
 const INSTANCES = [1, 2, 3]
@@ -48,7 +48,6 @@ async function run(env: z.output<typeof settings>): Promise<void> {
   for (const port of Object.values(ports).flat()) await requireFree(port)
 
   const folder = resolve(env.FLEET_DIR)
-  mkdirSync(join(folder, 'redis'), { recursive: true })
   // A socket's path may not be long, and the folder's may be.
   const sockets = mkdtempSync(join(tmpdir(), 'fleet-'))
   const socket = join(sockets, 'haproxy')
@@ -56,9 +55,10 @@ async function run(env: z.output<typeof settings>): Promise<void> {
   const running = new Map<string, Supervised>()
   const start = async ({ port, ...program }: Part): Promise<void> => {
     const logFile = join(folder, `${program.name}.log`)
-    running.set(program.name, new Supervised({ ...program, logFile, stopMs: STOP_MS }, note))
+    const supervised = supervise({ folder, ...program, logFile, stopMs: STOP_MS }, note)
+    running.set(program.name, supervised)
     while (!(await isTaken(port))) {
-      if (running.get(program.name)?.pid === undefined) {
+      if (supervised.pid() === undefined) {
         throw new Error(`Cannot start fleet: ${program.name} has ended, see ${logFile}`)
       }
       await sleep(20)
@@ -101,7 +101,11 @@ async function run(env: z.output<typeof settings>): Promise<void> {
 }
 
 type Ports = ReturnType<typeof portsFrom>
-type Part = Omit<Program, 'logFile' | 'stopMs'> & { readonly port: number }
+type Part = Omit<Program, 'folder' | 'logFile' | 'stopMs'> & {
+  readonly port: number
+  /** Another one than the fleet's. */
+  readonly folder?: string
+}
 
 function portsFrom(base: number) {
   const instances = INSTANCES.map((number) => base + number)
@@ -110,7 +114,7 @@ function portsFrom(base: number) {
 
 function redisPart({ redis: port }: Ports, folder: string): Part {
   const args = ['--port', String(port), '--dir', folder, ...REDIS_ARGS]
-  return { name: 'redis', command: 'redis-server', args, env: {}, port }
+  return { name: 'redis', command: 'redis-server', args, env: {}, folder, port }
 }
 
 function instancePart({ instances }: Ports, number: number, common: Part['env']): Part {
@@ -139,7 +143,7 @@ function instanceName(number: number): string {
 
 /** What runs where: the text of `fleet.json`. A pid is null while its program is not running. */
 function describe(ports: Ports, running: Map<string, Supervised>, socket: string): string {
-  const pid = (name: string): number | null => running.get(name)?.pid ?? null
+  const pid = (name: string): number | null => running.get(name)?.pid() ?? null
   const whole = {
     haproxy: {
       url: `http://localhost:${ports.http}`,

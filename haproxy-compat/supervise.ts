@@ -1,72 +1,72 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { openSync } from 'node:fs'
+import { closeSync, mkdirSync, openSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 export interface Program {
   readonly name: string
   readonly command: string
   readonly args: readonly string[]
   readonly env: Record<string, string>
-  /** What it prints is added to this file. */
+  /** What it needs to be there when it starts: made anew if somebody has removed it. */
+  readonly folder: string
+  /** What it prints is added to this file, in `folder` or above. */
   readonly logFile: string
   /** How long a stop may take before it is made to. */
   readonly stopMs: number
 }
 
+export type Supervised = ReturnType<typeof supervise>
+
 /** One program that is started again a second after it ended, as `restart: always` does. */
-export class Supervised {
-  readonly name: string
-  readonly #program: Program
-  readonly #changed: () => void
-  #child: ChildProcess
-  #stopping = false
+export function supervise(program: Program, changed: () => void) {
+  let child = start(program)
+  let stopping = false
 
-  constructor(program: Program, changed: () => void) {
-    this.name = program.name
-    this.#program = program
-    this.#changed = changed
-    this.#child = this.#start()
+  async function keep(): Promise<void> {
+    for (;;) {
+      const [code, signal] = await once(child, 'exit')
+      changed()
+      if (stopping) return
+      console.log(`${program.name} ended (${signal ?? code}), starting it again in a second`)
+      await sleep(RESTART_MS)
+      if (stopping) return
+      child = start(program)
+      changed()
+    }
   }
+  void keep()
 
-  /** `undefined` between its end and its next start. */
-  get pid(): number | undefined {
-    return isRunning(this.#child) ? this.#child.pid : undefined
-  }
+  return {
+    /** `undefined` between its end and its next start. */
+    pid: (): number | undefined => (isRunning(child) ? child.pid : undefined),
 
-  async stop(): Promise<void> {
-    this.#stopping = true
-    if (!isRunning(this.#child)) return
-    const exited = once(this.#child, 'exit')
-    this.#child.kill('SIGTERM')
-    const late = setTimeout(() => this.#child.kill('SIGKILL'), this.#program.stopMs)
-    await exited
-    clearTimeout(late)
-  }
-
-  #start(): ChildProcess {
-    const { command, args, env, logFile } = this.#program
-    const log = openSync(logFile, 'a')
-    const child = spawn(command, args, {
-      env: { ...process.env, ...env },
-      stdio: ['ignore', log, log],
-      // Ctrl-C is for the one who supervises: it stops the others in order.
-      detached: true,
-    })
-    child.once('exit', (code, signal) => {
-      this.#changed()
-      if (this.#stopping) return
-      console.log(`${this.name} ended (${signal ?? code}), starting it again in a second`)
-      setTimeout(() => {
-        if (this.#stopping) return
-        this.#child = this.#start()
-        this.#changed()
-      }, RESTART_MS)
-    })
-    return child
+    async stop(): Promise<void> {
+      stopping = true
+      if (!isRunning(child)) return
+      const exited = once(child, 'exit')
+      child.kill('SIGTERM')
+      const late = setTimeout(() => child.kill('SIGKILL'), program.stopMs)
+      await exited
+      clearTimeout(late)
+    },
   }
 }
 
 const RESTART_MS = 1000
+
+function start({ command, args, env, folder, logFile }: Program): ChildProcess {
+  mkdirSync(folder, { recursive: true })
+  const log = openSync(logFile, 'a')
+  const child = spawn(command, args, {
+    env: { ...process.env, ...env },
+    stdio: ['ignore', log, log],
+    // Ctrl-C is for the one who supervises: it stops the others in order.
+    detached: true,
+  })
+  closeSync(log)
+  return child
+}
 
 function isRunning({ exitCode, signalCode }: ChildProcess): boolean {
   return exitCode === null && signalCode === null

@@ -1,4 +1,5 @@
 import { afterEach, describe, expect, it } from 'vitest'
+import type { ClientEvent } from '../../client/events.ts'
 import { createLocalStore } from '../support/local-app.ts'
 import { freePort } from '../support/ports.ts'
 import {
@@ -25,17 +26,21 @@ function keep<T extends { stop: () => Promise<void> }>(what: T): T {
 describe('over real sockets', () => {
   it('waits for a server that is not there yet', async () => {
     const port = await freePort()
-    const connecting = connectTo(undefined, `http://127.0.0.1:${port}/mcp`, { random: Math.random })
-    await new Promise((resolve) => setTimeout(resolve, 50))
-    keep(await listen(new Service().app.fetch, port))
-    const { client, events } = await connecting
-    cleanups.push(() => client.close())
-    expect(await increment(client)).toBe(1)
-    expect(failures(events)[0]).toMatchObject({
+    const refused = Promise.withResolvers<ClientEvent>()
+    const connecting = connectTo(undefined, `http://127.0.0.1:${port}/mcp`, {
+      random: Math.random,
+      onEvent: refused.resolve,
+    })
+    expect(await refused.promise).toMatchObject({
+      event: 'attempt_failed',
       method: 'initialize',
       attempt: 1,
       why: expect.stringContaining('ECONNREFUSED'),
     })
+    keep(await listen(new Service().app.fetch, port))
+    const { client } = await connecting
+    cleanups.push(() => client.close())
+    expect(await increment(client)).toBe(1)
   })
 
   it('applies a call once whose reply was lost after its commit', async () => {

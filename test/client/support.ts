@@ -79,7 +79,7 @@ function aborted(signal: AbortSignal): Promise<never> {
   })
 }
 
-/** Long enough for what must not happen to happen, were it to. */
+/** Long enough for what must not happen to happen, were it to: no condition tells of that. */
 export function aWhile(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, 30))
 }

@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
-import {
+import type {
   Client as ClientV2,
   StreamableHTTPClientTransport as TransportV2,
 } from '@modelcontextprotocol/client'
@@ -8,11 +8,11 @@ import { Client as ClientV1 } from '@modelcontextprotocol/sdk/client/index.js'
 import { StreamableHTTPClientTransport as TransportV1 } from '@modelcontextprotocol/sdk/client/streamableHttp.js'
 import { LoggingMessageNotificationSchema } from '@modelcontextprotocol/sdk/types.js'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { connect } from '../support/client.ts'
 import { startWrangler, type Wrangler } from '../support/wrangler.ts'
 
 describe('official clients, on the edge', () => {
   let server: Wrangler
-  const info = { name: 'test', version: '0.0.0' }
 
   beforeAll(async () => {
     server = await startWrangler()
@@ -20,54 +20,29 @@ describe('official clients, on the edge', () => {
   afterAll(() => server.kill())
 
   it('v1 lists, calls, hears logs and progress, reads and ends its session', async () => {
-    const client = new ClientV1(info)
+    const client = new ClientV1({ name: 'test', version: '0.0.0' })
     const transport = new TransportV1(new URL(`${server.url}/mcp`))
     await client.connect(transport)
-    const logs: unknown[] = []
+    const levels: string[] = []
     client.setNotificationHandler(LoggingMessageNotificationSchema, ({ params }) => {
-      logs.push(params.level)
+      levels.push(params.level)
     })
-    expect((await client.listTools()).tools).toHaveLength(9)
-    const first = await client.callTool({ name: 'increment_counter', arguments: {} })
-    expect(first.structuredContent).toMatchObject({ counter: 1 })
-    const progress: unknown[] = []
-    const analyze = { name: 'analyze_data', arguments: { num_items: 2 } }
-    const result = await client.callTool(analyze, undefined, {
-      onprogress: (step) => void progress.push(step.progress),
+    await expectAll({
+      client,
+      transport,
+      call: (tool, onprogress) => client.callTool(tool, undefined, { onprogress }),
+      levels: () => levels,
     })
-    expect(result.structuredContent).toMatchObject({ total_score: 4.5 })
-    expect(logs).toEqual(['info', 'debug', 'debug', 'debug', 'info', 'info'])
-    expect(progress).toEqual([0, 1, 2])
-    const uri = `resource://session/${transport.sessionId}/summary`
-    expect(JSON.stringify(await client.readResource({ uri }))).toContain('\\"counter\\": 1')
-    await transport.terminateSession()
-    await client.close()
   })
 
   it('v2 lists, calls, hears logs and progress, reads and ends its session', async () => {
-    const client = new ClientV2(info)
-    const transport = new TransportV2(new URL(`${server.url}/mcp`))
-    const logs: unknown[] = []
-    client.setNotificationHandler(
-      'notifications/message',
-      ({ params }) => void logs.push(params.level),
-    )
-    await client.connect(transport)
-    expect((await client.listTools()).tools).toHaveLength(9)
-    const first = await client.callTool({ name: 'increment_counter', arguments: {} })
-    expect(first.structuredContent).toMatchObject({ counter: 1 })
-    const progress: unknown[] = []
-    const analyze = { name: 'analyze_data', arguments: { num_items: 2 } }
-    const result = await client.callTool(analyze, {
-      onprogress: (step) => void progress.push(step.progress),
+    const { client, transport, logs } = await connect(`${server.url}/mcp`)
+    await expectAll({
+      client,
+      transport,
+      call: (tool, onprogress) => client.callTool(tool, { onprogress }),
+      levels: () => logs.map(([level]) => level),
     })
-    expect(result.structuredContent).toMatchObject({ total_score: 4.5 })
-    expect(logs).toEqual(['info', 'debug', 'debug', 'debug', 'info', 'info'])
-    expect(progress).toEqual([0, 1, 2])
-    const uri = `resource://session/${transport.sessionId}/summary`
-    expect(JSON.stringify(await client.readResource({ uri }))).toContain('\\"counter\\": 1')
-    await transport.terminateSession()
-    await client.close()
   })
 
   it('the Inspector lists and calls from the command line', async () => {
@@ -78,6 +53,33 @@ describe('official clients, on the edge', () => {
     expect(structuredContent).toMatchObject({ notes_count: 1 })
   })
 })
+
+interface Official {
+  readonly client: ClientV1 | ClientV2
+  readonly transport: TransportV1 | TransportV2
+  readonly call: (
+    tool: { name: string; arguments: Record<string, unknown> },
+    onprogress: (step: { progress: number }) => void,
+  ) => Promise<unknown>
+  /** Of the log messages that have come. */
+  readonly levels: () => readonly string[]
+}
+
+async function expectAll({ client, transport, call, levels }: Official): Promise<void> {
+  expect((await client.listTools()).tools).toHaveLength(9)
+  const first = await client.callTool({ name: 'increment_counter', arguments: {} })
+  expect(first.structuredContent).toMatchObject({ counter: 1 })
+  const progress: unknown[] = []
+  const analyze = { name: 'analyze_data', arguments: { num_items: 2 } }
+  const analysis = await call(analyze, (step) => void progress.push(step.progress))
+  expect(analysis).toMatchObject({ structuredContent: { total_score: 4.5 } })
+  expect(levels()).toEqual(['info', 'debug', 'debug', 'debug', 'info', 'info'])
+  expect(progress).toEqual([0, 1, 2])
+  const uri = `resource://session/${transport.sessionId}/summary`
+  expect(JSON.stringify(await client.readResource({ uri }))).toContain('\\"counter\\": 1')
+  await transport.terminateSession()
+  await client.close()
+}
 
 async function inspect(
   { url }: Wrangler,

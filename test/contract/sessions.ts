@@ -1,5 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import {
+  ANALYSIS_PROGRESS,
+  analysisLogs,
   BASE,
   callTool,
   collect,
@@ -11,6 +13,7 @@ import {
   readEvents,
   rpc,
   send,
+  TOOL_NAMES,
   toolCall,
   until,
   type Fetch,
@@ -26,17 +29,7 @@ export function sessionsContract(name: string, fetch: Fetch): void {
       const list = { jsonrpc: '2.0', id: 1, method: 'tools/list' }
       const { result } = await rpc(fetch, session, list)
       const listed = result?.['tools'] as { name: string; outputSchema: object }[]
-      expect(listed.map((tool) => tool.name)).toEqual([
-        'increment_counter',
-        'get_counter',
-        'add_note',
-        'list_notes',
-        'get_server_info',
-        'resume_session',
-        'analyze_data',
-        'get_status',
-        'watch_counter',
-      ])
+      expect(listed.map((tool) => tool.name)).toEqual(TOOL_NAMES)
       for (const { outputSchema } of listed) {
         expect(outputSchema).toEqual({ type: 'object', additionalProperties: true })
       }
@@ -106,21 +99,8 @@ export function sessionsContract(name: string, fetch: Fetch): void {
       expect(Number(priming?.retry)).toBeGreaterThan(0)
       const said = events.map(({ data }) => JSON.parse(data) as Said)
       const { instance } = said.at(-1)?.result?.structuredContent ?? {}
-      expect(said.flatMap(logged)).toEqual([
-        ['info', `Starting analysis of 3 items on ${String(instance)}`],
-        ['debug', 'Phase 1: Input validation'],
-        ['debug', 'Processing item 1'],
-        ['debug', 'Processing item 2'],
-        ['debug', 'Processing item 3'],
-        ['info', 'Aggregating results'],
-        ['info', 'Analysis complete: processed 3 items, total score=9.0'],
-      ])
-      expect(said.flatMap(progressed)).toEqual([
-        ['token', 0, 3, 'Validating input data'],
-        ['token', 1, 3, 'Processing item 1/3'],
-        ['token', 2, 3, 'Processing item 2/3'],
-        ['token', 3, 3, 'Processing item 3/3'],
-      ])
+      expect(said.flatMap(logged)).toEqual(analysisLogs(String(instance)))
+      expect(said.flatMap(progressed)).toEqual(ANALYSIS_PROGRESS.map((step) => ['token', ...step]))
       expect(said.at(-1)).toMatchObject({
         id: 1,
         result: { structuredContent: { items_processed: 3, total_score: 9, instance } },

@@ -2,7 +2,7 @@ import { SdkHttpError } from '@modelcontextprotocol/client'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { connect } from '../support/client.ts'
 import { startFleet, type Fleet } from '../support/fleet.ts'
-import { until } from '../support/mcp.ts'
+import { ANALYSIS_PROGRESS, analysisLogs, TOOL_NAMES, until } from '../support/mcp.ts'
 
 /** What a client sees, be it one that knows nothing of HAProxy, of instances or of Redis. */
 describe('the official client, through HAProxy', () => {
@@ -19,17 +19,7 @@ describe('the official client, through HAProxy', () => {
     expect(client.getServerVersion()).toMatchObject({ name: 'holdfast' })
     expect(client.getInstructions()).toMatch(/^Stateful MCP server instance: mcp-server-[123]$/)
     const { tools } = await client.listTools()
-    expect(tools.map(({ name }) => name)).toEqual([
-      'increment_counter',
-      'get_counter',
-      'add_note',
-      'list_notes',
-      'get_server_info',
-      'resume_session',
-      'analyze_data',
-      'get_status',
-      'watch_counter',
-    ])
+    expect(tools.map(({ name }) => name)).toEqual(TOOL_NAMES)
     for (const { outputSchema } of tools) {
       expect(outputSchema).toEqual({ type: 'object', additionalProperties: true })
     }
@@ -71,21 +61,8 @@ describe('the official client, through HAProxy', () => {
     const instance = expect.stringMatching(/^mcp-server-[123]$/)
     expect(structuredContent).toEqual({ items_processed: 3, total_score: 9, instance })
     const { instance: name } = structuredContent as { instance: string }
-    expect(logs).toEqual([
-      ['info', `Starting analysis of 3 items on ${name}`],
-      ['debug', 'Phase 1: Input validation'],
-      ['debug', 'Processing item 1'],
-      ['debug', 'Processing item 2'],
-      ['debug', 'Processing item 3'],
-      ['info', 'Aggregating results'],
-      ['info', 'Analysis complete: processed 3 items, total score=9.0'],
-    ])
-    expect(progress).toEqual([
-      [0, 3, 'Validating input data'],
-      [1, 3, 'Processing item 1/3'],
-      [2, 3, 'Processing item 2/3'],
-      [3, 3, 'Processing item 3/3'],
-    ])
+    expect(logs).toEqual(analysisLogs(name))
+    expect(progress).toEqual(ANALYSIS_PROGRESS)
   })
 
   it('finds its summary by the one template there is', async () => {

@@ -1,5 +1,5 @@
 import { createClient } from '@redis/client'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { createSessionIds } from '../../haproxy-compat/session-ids.ts'
 import { startNode } from '../support/node.ts'
 import {
@@ -135,6 +135,7 @@ describe('Node instances over one Redis', () => {
 
   it('are not healthy without it, and are again when it is back', async () => {
     const lonely = await startRedis()
+    onTestFinished(() => lonely.stop())
     const instance = await startNode({ ...env('mcp-server-1'), REDIS_URL: lonely.url })
     const session = await openSession(instance.fetch)
     await lonely.stop()

@@ -92,6 +92,35 @@ it('replies and ended streams go when they have aged, the rest stays', async () 
   expect((await store.entries(id, open, 0))?.entries).toHaveLength(1)
 })
 
+it("keeps the router's own replies for a minute, and those of a client's key for longer", async () => {
+  let now = 1_000_000
+  const id = randomText(9) as SessionId
+  const store = createRedisStore(redis, { ttlMs, replyRetentionMs: 300_000, now: () => now })
+  await store.commit(id, { begin, reply: reply('client/k') })
+  const attempt = { sender: 's', number: 0 }
+  await store.commit(id, { reply: { ...reply('router/s/0'), attempt } })
+  const kept = async (key: string): Promise<boolean> =>
+    (await store.load(id, key))?.reply !== undefined
+  now += 59_999
+  expect(await kept('router/s/0')).toBe(true)
+  now += 1
+  expect(await kept('router/s/0')).toBe(false)
+  now += 239_999
+  expect(await kept('client/k')).toBe(true)
+  now += 1
+  expect(await kept('client/k')).toBe(false)
+})
+
+it("keeps the router's own replies no longer than those of clients", async () => {
+  let now = 1_000_000
+  const id = randomText(9) as SessionId
+  const store = createRedisStore(redis, { ttlMs, replyRetentionMs: 5000, now: () => now })
+  const attempt = { sender: 's', number: 0 }
+  await store.commit(id, { begin, reply: { ...reply('router/s/0'), attempt } })
+  now += 5000
+  expect((await store.load(id, 'router/s/0'))?.reply).toBeUndefined()
+})
+
 it('goes on after Redis has forgotten its scripts', async () => {
   const id = randomText(9) as SessionId
   const store = createRedisStore(redis, { ttlMs, replyRetentionMs: 300_000, now: Date.now })

@@ -1,11 +1,13 @@
-import { Client as ClientV2 } from '@modelcontextprotocol/client'
-import { StreamableHTTPClientTransport as TransportV2 } from '@modelcontextprotocol/client'
+import type { Client as ClientV2 } from '@modelcontextprotocol/client'
 import { Client as ClientV1 } from '@modelcontextprotocol/sdk/client/index.js'
 import { StreamableHTTPClientTransport as TransportV1 } from '@modelcontextprotocol/sdk/client/streamableHttp.js'
+import { expect } from 'vitest'
 import { ResilientClient } from '../../client/resilient-client.ts'
+import { connect } from './client.ts'
 import type { Fleet } from './fleet.ts'
 import { faultsOf, type Operation } from './history.ts'
-import { callTool, openSession } from './mcp.ts'
+import { analysisLogs, callTool, openSession } from './mcp.ts'
+import { percentile } from './percentile.ts'
 
 /** One client with one session. `call` throws on whatever is not a result. */
 export interface Caller {
@@ -64,6 +66,18 @@ export async function underChaos(
   }
 }
 
+/** Prints a report and checks it; answers how long users saw nothing happen. */
+export function expectNoFault({ calls, errors, faults, longest }: Report): {
+  p99Ms: number
+  maxMs: number
+} {
+  const [p99Ms, maxMs] = [Math.round(percentile(longest, 99)), Math.round(Math.max(...longest))]
+  console.log(`${calls} calls; the longest of a session: p99 ${p99Ms} ms, max ${maxMs} ms`)
+  expect(errors).toEqual({})
+  expect(faults).toEqual([])
+  return { p99Ms, maxMs }
+}
+
 /** Of ten: eight increments, one note, one read. */
 async function operate(caller: Caller, note: string): Promise<Operation> {
   const dice = Math.random() * 10
@@ -96,16 +110,8 @@ async function bareCaller({ fetch }: Fleet): Promise<Caller> {
   return { call: (tool, args) => callTool(fetch, session, tool, args), close: async () => {} }
 }
 
-const ITEMS = 3
-const ANALYSIS = [
-  /^Starting analysis of 3 items on /,
-  /^Phase 1/,
-  /item 1$/,
-  /item 2$/,
-  /item 3$/,
-  /^Aggregating/,
-  /^Analysis complete/,
-]
+/** What each message of an analysis begins with, on whatever instance. */
+const ANALYSIS = analysisLogs('').map(([, text]) => text)
 
 /** Official clients that run one long call after the other, until `stop` says what went wrong. */
 export async function streamingLoad(
@@ -114,25 +120,16 @@ export async function streamingLoad(
 ): Promise<{ stop: () => Promise<string[]> }> {
   const faults: string[] = []
   const load = { over: false }
-  const clients = await Promise.all(
-    Array.from({ length: count }, async () => {
-      const client = new ClientV2({ name: 'streaming', version: '2' })
-      await client.connect(new TransportV2(new URL(url)))
-      return client
-    }),
-  )
-  const running = clients.map(async (client) => {
-    let texts: string[] = []
-    client.setNotificationHandler('notifications/message', ({ params }) => {
-      texts.push(String((params.data as { msg?: unknown }).msg))
-    })
+  const connected = await Promise.all(Array.from({ length: count }, () => connect(url)))
+  const running = connected.map(async ({ client, logs }) => {
     while (!load.over) {
-      texts = []
-      const call = client.callTool({ name: 'analyze_data', arguments: { num_items: ITEMS } })
+      const heard = logs.length
+      const call = client.callTool({ name: 'analyze_data', arguments: { num_items: 3 } })
       const fault = await call.then(
         () => {
+          const texts = logs.slice(heard).map(([, text]) => text)
           const right = texts.length === ANALYSIS.length
-          return right && ANALYSIS.every((text, at) => text.test(texts[at] ?? ''))
+          return right && ANALYSIS.every((text, at) => texts[at]?.startsWith(text))
             ? undefined
             : `Not what it says: ${JSON.stringify(texts)}`
         },
@@ -158,9 +155,7 @@ async function callerV1({ url }: Fleet): Promise<Caller> {
 }
 
 async function callerV2({ url }: Fleet): Promise<Caller> {
-  const client = new ClientV2({ name: 'chaos', version: '2' })
-  await client.connect(new TransportV2(new URL(url)))
-  return sdkCaller(client)
+  return sdkCaller((await connect(url)).client)
 }
 
 /** Clients that retry under a key of their own. */
@@ -190,12 +185,7 @@ function textOf(error: unknown): string {
   return cause === undefined ? String(error) : `${String(error)} (${textOf(cause)})`
 }
 
+/** How long a load goes on before the next blow: a rhythm, and never what a test waits for. */
 export function pause(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms))
-}
-
-/** The same for all percentiles of the tests and benches: nearest rank. */
-export function percentile(values: readonly number[], percent: number): number {
-  const sorted = values.toSorted((a, b) => a - b)
-  return sorted[Math.min(sorted.length - 1, Math.floor((sorted.length * percent) / 100))] ?? NaN
 }

@@ -17,45 +17,48 @@ export function faultsOf(
   const of = (kind: Operation['kind']): Operation[] =>
     operations.filter((operation) => operation.kind === kind)
   return [
-    ...countingFaults('increment', of('increment'), final.counter),
-    ...countingFaults('add_note', of('add_note'), final.notes.length),
-    ...readFaults(of('get_counter'), of('increment')),
+    ...countingFaults(of('increment'), of('get_counter'), final.counter),
+    ...countingFaults(of('add_note'), of('list_notes'), final.notes.length),
     ...noteFaults(of('add_note'), of('list_notes'), final.notes),
   ]
 }
 
 /**
- * Linearizable, for operations that add one and answer the sum: exact, not a sample. The values are
- * 1 to n; and none had completed before one with a smaller value was invoked.
+ * Linearizable, for changes that add one and answer the sum, and reads of it: exact, not a sample.
+ * The changes answer 1 to n, each once; the answers leave one order, each change before the reads of
+ * its sum; and none had completed before one that comes earlier in it was invoked.
  */
-function countingFaults(kind: string, operations: readonly Operation[], final: number): string[] {
-  const sorted = operations.toSorted((a, b) => Number(a.value) - Number(b.value))
-  const faults: string[] = []
-  let earliest = 0
-  for (const [index, { value, invoked, completed }] of sorted.entries()) {
-    if (value !== index + 1) {
-      faults.push(`${kind}: ${String(value)} in place of ${index + 1}`)
-      break
-    }
-    if (completed < earliest)
-      faults.push(`${kind}: ${String(value)} had completed before a smaller value began`)
-    earliest = Math.max(earliest, invoked)
+function countingFaults(
+  changes: readonly Operation[],
+  reads: readonly Operation[],
+  final: number,
+): string[] {
+  const changesTo = Map.groupBy(changes, sumOf)
+  const readsOf = Map.groupBy(reads, sumOf)
+  const sums = Array.from({ length: changes.length + 1 }, (_, sum) => sum)
+  const [, ...answers] = sums
+  const faults = answers
+    .map((sum) => ({ sum, times: changesTo.get(sum)?.length ?? 0 }))
+    .filter(({ times }) => times !== 1)
+    .map(({ sum, times }) => `${sum} of ${changes.length}: answered ${times} times`)
+  const strange = reads.filter((read) => !sums.includes(sumOf(read)))
+  faults.push(...strange.map((read) => `${read.kind}: ${sumOf(read)} of ${changes.length}`))
+  if (final !== changes.length)
+    faults.push(`${changes.length} changes answered, ${final} in effect`)
+  let begun = -Infinity
+  for (const group of sums.flatMap((sum) => [changesTo.get(sum) ?? [], readsOf.get(sum) ?? []])) {
+    const late = group.filter(({ completed }) => completed < begun)
+    faults.push(...late.map((one) => `${one.kind}: ${sumOf(one)} before an earlier one began`))
+    begun = Math.max(begun, ...group.map(({ invoked }) => invoked))
   }
-  if (final !== sorted.length) faults.push(`${kind}: ${sorted.length} answered, ${final} in effect`)
   return faults
 }
 
-/** A read sees at least what had completed when it was invoked, and at most what had begun. */
-function readFaults(reads: readonly Operation[], increments: readonly Operation[]): string[] {
-  return reads.flatMap(({ value, invoked, completed }) => {
-    const least = increments.filter((one) => one.completed < invoked).length
-    const most = increments.filter((one) => one.invoked < completed).length
-    const seen = Number(value)
-    return seen < least || seen > most ? [`get_counter: ${seen}, not in ${least}..${most}`] : []
-  })
+function sumOf({ value }: Operation): number {
+  return typeof value === 'number' ? value : value.length
 }
 
-/** Every note once, at the place it was told; every list is how the final one begins. */
+/** Every note at the place it was told; every list is how the final one begins. */
 function noteFaults(
   adds: readonly Operation[],
   lists: readonly Operation[],
@@ -68,8 +71,6 @@ function noteFaults(
   })
   return [
     ...misplaced.map(({ note }) => `add_note: "${note}" is not where it was added`),
-    ...strange.map(
-      ({ value }) => `list_notes: ${(value as string[]).length} notes, not a beginning`,
-    ),
+    ...strange.map((list) => `list_notes: ${sumOf(list)} notes, not a beginning`),
   ]
 }

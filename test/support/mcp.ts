@@ -27,6 +27,40 @@ export const initialize = {
   },
 } as const
 
+/** What a session lists, in its order. */
+export const TOOL_NAMES = [
+  'increment_counter',
+  'get_counter',
+  'add_note',
+  'list_notes',
+  'get_server_info',
+  'resume_session',
+  'analyze_data',
+  'get_status',
+  'watch_counter',
+] as const
+
+/** Level and text of what an analysis of three items logs, in its order. */
+export function analysisLogs(instance: string): [level: string, text: string][] {
+  return [
+    ['info', `Starting analysis of 3 items on ${instance}`],
+    ['debug', 'Phase 1: Input validation'],
+    ['debug', 'Processing item 1'],
+    ['debug', 'Processing item 2'],
+    ['debug', 'Processing item 3'],
+    ['info', 'Aggregating results'],
+    ['info', 'Analysis complete: processed 3 items, total score=9.0'],
+  ]
+}
+
+/** Progress, total and text of what it tells between. */
+export const ANALYSIS_PROGRESS = [
+  [0, 3, 'Validating input data'],
+  [1, 3, 'Processing item 1/3'],
+  [2, 3, 'Processing item 2/3'],
+  [3, 3, 'Processing item 3/3'],
+] as const
+
 export const POST_HEADERS = {
   'content-type': 'application/json',
   accept: 'application/json, text/event-stream',

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createClient } from '@redis/client'
@@ -31,6 +31,7 @@ export async function startRedis(): Promise<RedisServer> {
     async stop() {
       child.kill('SIGKILL')
       await exited
+      rmSync(folder, { recursive: true })
     },
   }
 }
