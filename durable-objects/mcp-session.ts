@@ -107,7 +107,6 @@ export abstract class SessionObject extends DurableObject<Env> {
     try {
       const lastEventId = request.headers.get(LAST_EVENT_ID) ?? undefined
       const start = await locate(this.#store, this.#id, runtime.record, lastEventId)
-      await runtime.closeOrphan(start.stream)
       const { 0: client, 1: server } = new WebSocketPair()
       const taken = request.headers.has(RECONNECT) && this.#follower(start.stream) !== undefined
       if (!taken) this.#let(start.stream, SUPERSEDED)
@@ -134,8 +133,13 @@ export abstract class SessionObject extends DurableObject<Env> {
   }
 
   override async alarm(): Promise<void> {
-    if (await this.#store.tick(this.ctx.getWebSockets().length > 0)) return
-    await this.#close(await this.#runtime, 'expired')
+    if (!(await this.#store.tick(this.ctx.getWebSockets().length > 0))) {
+      return this.#close(await this.#runtime, 'expired')
+    }
+    // If the object was reset meanwhile nobody runs what ran in it.
+    if ((await this.#store.running(this.#id)).length === 0) return
+    const runtime = await this.#restore()
+    if (runtime !== undefined) this.ctx.waitUntil(runtime.idle())
   }
 
   get #id(): SessionId {
@@ -144,8 +148,18 @@ export abstract class SessionObject extends DurableObject<Env> {
 
   async #find(principal: Principal): Promise<SessionRuntime | undefined> {
     const loaded = await this.#store.load(this.#id)
-    if (loaded?.record.principal !== principal) return undefined
-    this.#runtime ??= restoreRuntime(this.#options())
+    return loaded?.record.principal === principal ? this.#restore() : undefined
+  }
+
+  /** Only the object runs its calls: those that it finds running were another incarnation's. */
+  #restore(): Promise<SessionRuntime | undefined> {
+    const restore = async (): Promise<SessionRuntime | undefined> => {
+      const runtime = await restoreRuntime(this.#options())
+      const orphans = await this.#store.running(this.#id)
+      for (const stream of orphans) await runtime?.takeOver(stream)
+      return runtime
+    }
+    this.#runtime ??= restore()
     return this.#runtime.catch((error: unknown) => {
       this.#runtime = undefined
       throw error
@@ -210,6 +224,8 @@ export abstract class SessionObject extends DurableObject<Env> {
       limits: this.#config.runtime,
       grown: (stream) => void this.#pump(stream),
       detach: (stream) => this.#let(stream, DETACHED),
+      hold: () => undefined,
+      letGo: () => undefined,
     }
   }
 }

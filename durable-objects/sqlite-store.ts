@@ -29,6 +29,9 @@ const chunkPrefix = (stream: StreamId) => `stream/${stream}/`
 const chunkKey = (stream: StreamId, first: number) =>
   `${chunkPrefix(stream)}${String(first).padStart(10, '0')}`
 
+// A call whose object was reset, and whose client never comes back, goes on this late at most.
+const RUNNING_ALARM_MS = 5000
+
 const CHUNK_ENTRIES = 64
 const CHUNK_CHARS = 256 * 1024
 // A row takes 2 MB, and a character up to two bytes of it.
@@ -72,6 +75,8 @@ class SqliteStore implements ObjectStore {
   #session: StoredSession | undefined
   /** When the session was last used; its row may be behind by `touchMs`. */
   #seenAt: number
+  /** When the alarm that this incarnation has set last is due. */
+  #alarmAt = 0
 
   constructor(storage: ObjectStorage, options: ObjectStoreOptions) {
     const text = storage.kv.get(SESSION)
@@ -102,7 +107,8 @@ class SqliteStore implements ObjectStore {
     const onlyAppends = [begin, change, settings, reply].every((part) => part === undefined)
     this.#seenAt = now
     this.#write(onlyAppends && this.#session ? this.#session : session, append)
-    if (begin !== undefined) await this.#setAlarm()
+    const opens = append.some(({ entries }) => entries[0]?.kind === 'begin')
+    if (begin !== undefined || opens) await this.#setAlarm(opens)
     return outcome
   }
 
@@ -128,6 +134,10 @@ class SqliteStore implements ObjectStore {
     return existed
   }
 
+  async running(): Promise<readonly StreamId[]> {
+    return this.#current() === undefined ? [] : this.#running(this.#chunks())
+  }
+
   async tick(inUse: boolean): Promise<boolean> {
     if (inUse) this.#seenAt = this.#options.now()
     const session = this.#current()
@@ -135,9 +145,10 @@ class SqliteStore implements ObjectStore {
       await this.drop()
       return false
     }
-    this.#sweep(session.standalone)
+    const chunks = this.#chunks()
+    this.#sweep(chunks, session.standalone)
     this.#write(session, [])
-    await this.#setAlarm()
+    await this.#setAlarm(this.#running(chunks).length > 0)
     return true
   }
 
@@ -150,8 +161,12 @@ class SqliteStore implements ObjectStore {
     return this.#seenAt + this.#options.ttlMs + this.#options.touchMs
   }
 
-  async #setAlarm(): Promise<void> {
-    await this.#storage.setAlarm(this.#expiresAt())
+  /** One alarm for all: while a call runs it comes often, to see whether somebody still runs it. */
+  async #setAlarm(isRunning: boolean): Promise<void> {
+    const at = isRunning ? this.#options.now() + RUNNING_ALARM_MS : this.#expiresAt()
+    if (isRunning && this.#alarmAt > this.#options.now() && this.#alarmAt <= at) return
+    this.#alarmAt = at
+    await this.#storage.setAlarm(at)
   }
 
   /** Writes what has changed; that the session was used is a change only once in a while. */
@@ -197,14 +212,8 @@ class SqliteStore implements ObjectStore {
   }
 
   /** Lets go of streams that ended long ago, and of what is old in the standalone stream. */
-  #sweep(standalone: StreamId): void {
+  #sweep(chunks: readonly ChunkHead[], standalone: StreamId): void {
     const { now, replyRetentionMs } = this.#options
-    // One chunk in memory at a time: there may be many.
-    const chunks = Array.from(this.#kv.list({ prefix: 'stream/' }), (row) => {
-      const chunk = unpackChunk(row)
-      const { stream, first, writtenAt } = chunk
-      return { stream, first, writtenAt, ends: isLast(chunk) }
-    })
     const old = chunks.filter(({ writtenAt }) => writtenAt < now() - replyRetentionMs)
     const ended = new Set(old.filter(({ ends }) => ends).map(({ stream }) => stream))
     const tail = this.#tailOf(standalone).first
@@ -214,6 +223,30 @@ class SqliteStore implements ObjectStore {
     }
     for (const stream of ended) this.#tails.delete(stream)
   }
+
+  /** What chunks there are, one in memory at a time: there may be many. */
+  #chunks(): ChunkHead[] {
+    return Array.from(this.#kv.list({ prefix: 'stream/' }), (row) => {
+      const chunk = unpackChunk(row)
+      const { stream, first, writtenAt } = chunk
+      const begins = chunk.entries[0]?.kind === 'begin'
+      return { stream, first, writtenAt, begins, ends: isLast(chunk) }
+    })
+  }
+
+  #running(chunks: readonly ChunkHead[]): StreamId[] {
+    const ended = new Set(chunks.filter(({ ends }) => ends).map(({ stream }) => stream))
+    const begun = chunks.filter(({ begins }) => begins).map(({ stream }) => stream)
+    return begun.filter((stream) => !ended.has(stream))
+  }
+}
+
+interface ChunkHead {
+  readonly stream: StreamId
+  readonly first: number
+  readonly writtenAt: number
+  readonly begins: boolean
+  readonly ends: boolean
 }
 
 interface Chunk {

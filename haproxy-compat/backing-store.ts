@@ -3,15 +3,19 @@ import type { Config } from '../mcp/config.ts'
 import type { Clock } from '../mcp/session/clock.ts'
 import { createMemoryStore } from '../mcp/session/memory-store.ts'
 import type { SessionStore } from '../mcp/session/store.ts'
-import { takeCensus, type RedisSortedSet } from './census.ts'
+import { takeCensus } from './census.ts'
 import { createDeadline } from './deadline.ts'
-import { createRedisStore, type RedisScripts } from './redis-store.ts'
+import { createRedisPeers, type RedisPeers } from './redis-peers.ts'
+import type { RedisScripts } from './redis-scripts.ts'
+import { createRedisStore } from './redis-store.ts'
 
 export interface BackingStore {
   readonly store: SessionStore
   /** Sessions that have state. */
   readonly count: () => Promise<number>
   readonly ping: () => Promise<boolean>
+  /** Unset: no other process shares the store. */
+  readonly peers?: RedisPeers
 }
 
 export interface BackingStoreOptions extends Pick<Config, 'ttlMs' | 'record'> {
@@ -25,6 +29,8 @@ const STANDALONE_TAIL = 1024
 // A command that is not answered by then has failed: its call is refused, and may be sent again.
 const COMMAND_MS = 1200
 const RECONNECT_MS = 100
+// A connection that only listens learns in this way that it is dead.
+const PING_MS = 1000
 
 export async function openStore(options: BackingStoreOptions): Promise<BackingStore> {
   const { redisUrl, ttlMs, record, clock } = options
@@ -37,23 +43,26 @@ export async function openStore(options: BackingStoreOptions): Promise<BackingSt
     return { store: counted.store, count: counted.count, ping: () => Promise.resolve(true) }
   }
 
+  const socket = { connectTimeout: COMMAND_MS, reconnectStrategy: RECONNECT_MS }
   const redis: RedisClientType = createClient({
     url: redisUrl,
     // What can't be sent now fails now: a call must not wait for a store that is away.
     disableOfflineQueue: true,
     // The client's own watches each command with a timer, and only until it is sent.
     commandOptions: { timeout: 0 },
-    socket: { connectTimeout: COMMAND_MS, reconnectStrategy: RECONNECT_MS },
+    socket,
   })
-  // Each loss of the connection is an event; the commands that fail of it say so themselves.
-  redis.on('error', () => undefined)
-  await redis.connect()
+  const subscriber = createClient({ url: redisUrl, pingInterval: PING_MS, socket })
+  // Each loss of a connection is an event; the commands that fail of it say so themselves.
+  for (const client of [redis, subscriber]) client.on('error', () => undefined)
+  await Promise.all([redis.connect(), subscriber.connect()])
   const timed = withDeadline(redis)
   const store = createRedisStore(timed, { ...record, ttlMs, now })
   const counted = takeCensus(store, timed, census)
   return {
     store: counted.store,
     count: counted.count,
+    peers: createRedisPeers(timed, subscriber, clock),
     ping: () =>
       timed.ping().then(
         () => true,
@@ -69,7 +78,8 @@ function withDeadline(redis: RedisClientType) {
     ping: () => within(redis.ping()),
     evalSha: (...args: Parameters<RedisScripts['evalSha']>) => within(redis.evalSha(...args)),
     eval: (...args: Parameters<RedisScripts['eval']>) => within(redis.eval(...args)),
-    zAdd: (...args: Parameters<RedisSortedSet['zAdd']>) => within(redis.zAdd(...args)),
+    zAdd: (...args: Parameters<RedisClientType['zAdd']>) => within(redis.zAdd(...args)),
+    sPublish: (channel: string, message: string) => within(redis.sPublish(channel, message)),
     zRem: (key: string, member: string) => within(redis.zRem(key, member)),
     zRemRangeByScore: (key: string, min: string, max: number) =>
       within(redis.zRemRangeByScore(key, min, max)),

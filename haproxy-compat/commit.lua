@@ -56,7 +56,9 @@ for _, part in ipairs(commit.append or {}) do
   end
   local last = part.at + #part.entries - 1
   redis.call('HSET', session, 'last:' .. part.stream, last)
+  if part.begins then redis.call('ZADD', ages, '+inf', 'stream:' .. part.stream) end
   if part.ends then redis.call('ZADD', ages, now + retention, 'stream:' .. part.stream) end
+  redis.call('SPUBLISH', session, 'grown ' .. part.stream .. ' ' .. last)
 end
 
 -- What has aged goes in passing, a little with each commit.

@@ -8,6 +8,8 @@ const IDLE_CHECK_MS = 100
 export interface DrainOptions {
   readonly clock: Clock
   readonly router: LocalRouter
+  /** Has others go on with the calls that still run here. */
+  readonly handOver: () => Promise<void> | undefined
   /** How long routers have to see that this instance is not ready. */
   readonly drainMs: number
   /** After that: how long running calls have to end. */
@@ -24,7 +26,7 @@ export interface Drain {
  * On SIGTERM: not ready, so that no router sends more; then running calls end, streams are let
  * go, and the process exits. A second SIGTERM, or calls that take too long, end it at once.
  */
-export function drainOnSigterm({ clock, router, drainMs, stopMs }: DrainOptions): Drain {
+export function drainOnSigterm({ clock, router, handOver, drainMs, stopMs }: DrainOptions): Drain {
   let draining = false
   let server: ServerType | undefined
 
@@ -38,7 +40,7 @@ export function drainOnSigterm({ clock, router, drainMs, stopMs }: DrainOptions)
       router.detachAll()
       return closed
     })
-    await Promise.race([ended, sleep(clock, stopMs)])
+    await Promise.race([ended, sleep(clock, stopMs).then(handOver)])
     process.exit(0)
   }
 

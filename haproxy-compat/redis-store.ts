@@ -1,5 +1,3 @@
-import { createHash } from 'node:crypto'
-import { readFileSync } from 'node:fs'
 import * as z from 'zod'
 import { ServerError } from '../mcp/errors.ts'
 import type { SessionId, StreamId } from '../mcp/session/ids.ts'
@@ -18,6 +16,14 @@ import type {
   SessionStore,
   StreamEntries,
 } from '../mcp/session/store.ts'
+import {
+  readScript,
+  runScript,
+  script,
+  sessionKey,
+  type RedisScripts,
+  type Script,
+} from './redis-scripts.ts'
 
 //   mcp:{<id>}:session   hash        begin        JSON of principal, initialize params, standalone stream
 //                                    settings     JSON; missing: none were set
@@ -25,64 +31,33 @@ import type {
 //                                    reply:<key>  JSON of a reply record
 //                                    last:<stream>  the place of its last entry
 //                                    entry:<stream>.<place>   JSON of an entry
-//   mcp:{<id>}:ages      sorted set  reply:<key>, stream:<ended stream>   until when they are kept
-// Two keys a session, which expire together. The braces keep them in one cluster slot, so one script
-// may touch both.
-const sessionKey = (id: SessionId): string => `mcp:{${id}}:session`
+//   mcp:{<id>}:ages      sorted set  reply:<key>, stream:<call's stream>   until when they are kept; a
+//                                    running call's has no end yet
+// Two keys a session, which expire together. The first one's name is also that of the channel where
+// each append, and the session's end, is told.
 const agesKey = (id: SessionId): string => `mcp:{${id}}:ages`
-
-/** What the store needs of a Redis client. */
-export interface RedisScripts {
-  evalSha(sha: string, options: ScriptArguments): Promise<unknown>
-  eval(script: string, options: ScriptArguments): Promise<unknown>
-}
-
-interface ScriptArguments {
-  readonly keys: string[]
-  readonly arguments: string[]
-}
 
 export interface RedisStoreOptions extends Pick<RecordLimits, 'replyRetentionMs'> {
   readonly ttlMs: number
   readonly now: () => number
 }
 
+const STREAM = 'stream:'
 const ROUTER_RETENTION_MS = 60_000
 
-const COMMIT = scriptOf(read('commit.lua'))
-const LOAD = scriptOf(read('load.lua'))
-const ENTRIES = scriptOf(read('entries.lua'))
-const DROP = scriptOf("return redis.call('DEL', KEYS[1]) + 0 * redis.call('DEL', KEYS[2])")
-
-interface Script {
-  readonly text: string
-  readonly sha: string
-}
-
-function scriptOf(text: string): Script {
-  return { text, sha: createHash('sha1').update(text).digest('hex') }
-}
-
-function read(file: string): string {
-  return readFileSync(new URL(file, import.meta.url), 'utf8')
-}
+const COMMIT = readScript('commit.lua')
+const LOAD = readScript('load.lua')
+const ENTRIES = readScript('entries.lua')
+const RUNNING = script("return redis.call('ZRANGE', KEYS[2], '+inf', '+inf', 'BYSCORE')")
+const DROP = readScript('drop.lua')
 
 /** Keeps sessions in Redis 7 or later, one script a commit. `redis` is connected already. */
 export function createRedisStore(redis: RedisScripts, options: RedisStoreOptions): SessionStore {
   const { ttlMs, now, replyRetentionMs } = options
 
-  async function run(
-    { text, sha }: Script,
-    id: SessionId,
-    args: readonly string[],
-  ): Promise<unknown> {
-    const call = { keys: [sessionKey(id), agesKey(id)], arguments: [...args] }
+  async function run(script: Script, id: SessionId, args: readonly string[]): Promise<unknown> {
     try {
-      return await redis.evalSha(sha, call).catch((error: unknown) => {
-        // A Redis that was started anew knows no scripts; it keeps what it runs.
-        if (String(error).includes('NOSCRIPT')) return redis.eval(text, call)
-        throw error
-      })
+      return await runScript(redis, script, [sessionKey(id), agesKey(id)], [...args])
     } catch (error) {
       throw new ServerError('store_unavailable', `Cannot reach store: ${String(error)}`)
     }
@@ -101,6 +76,11 @@ export function createRedisStore(redis: RedisScripts, options: RedisStoreOptions
 
     async entries(id, stream, after) {
       return parseEntries(await run(ENTRIES, id, [stream, String(after)]), stream, after)
+    },
+
+    async running(id) {
+      const fields = texted.parse(await run(RUNNING, id, []))
+      return fields.map((field) => field.slice(STREAM.length) as StreamId)
     },
 
     async drop(id) {
@@ -123,6 +103,7 @@ function pack({ begin, change, settings, reply, append }: Commit, retentionMs: n
       stream,
       at,
       entries: entries.map((entry) => JSON.stringify(entry)),
+      begins: entries[0]?.kind === 'begin',
       ends: entries.at(-1)?.kind === 'end',
     })),
   })

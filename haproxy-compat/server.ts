@@ -20,7 +20,7 @@ const { instance, host, port, secrets, maxLive, liveIdleMs, routerKeyHeader, ...
   parseNodeConfig(process.env)
 const log = createLog((line) => console.log(line), instance)
 
-const { store, count, ping } = await openStore({ ...config, redisUrl: node.redisUrl, clock })
+const { store, count, ping, peers } = await openStore({ ...config, redisUrl: node.redisUrl, clock })
 const router = new LocalRouter({
   pack: tools,
   store,
@@ -33,8 +33,10 @@ const router = new LocalRouter({
   maxLive,
   liveIdleMs,
   onQuiet: collectGarbage,
+  ...(peers && { peers }),
 })
-const drain = drainOnSigterm({ ...node, clock, router })
+peers?.start((call) => router.takeOver(call))
+const drain = drainOnSigterm({ ...node, clock, router, handOver: () => peers?.stop() })
 const app = createApp({
   ...config,
   router,

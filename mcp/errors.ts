@@ -29,6 +29,8 @@ const TABLE = {
   // Answers to a call that was understood: HTTP went well, the call did not.
   idempotency_key_conflict: { status: 200, rpc: 4091 },
   call_interrupted: { status: 200, rpc: -32603 },
+  call_not_deterministic: { status: 200, rpc: -32603 },
+  journal_full: { status: 200, rpc: -32603 },
   state_too_large: { status: 200, rpc: -32603 },
   too_many_calls: { status: 429, rpc: -32000 },
   too_many_streams: { status: 429, rpc: -32000 },

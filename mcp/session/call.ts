@@ -63,17 +63,17 @@ export interface CallOptions {
   readonly clock: Clock
   readonly status: Status
   readonly stateOf: StateOf
-  /** How long a question to the client may stay open. */
-  readonly askTimeoutMs: number
+  /** The least grave level that the client asked for, if it did. */
+  readonly logLevel: () => LoggingLevel | undefined
 }
 
 export function createCall(exchange: Exchange, ctx: ServerContext, options: CallOptions): Call {
-  const { session, principal, instance, clock, status, stateOf, askTimeoutMs } = options
+  const { session, principal, instance, clock, status, stateOf, logLevel } = options
   const { mcpReq } = ctx
   // If the call runs again, what is left of this run is not to touch that one's.
   const run = Number(mcpReq.id)
-  const ask = { relatedRequestId: mcpReq.id, timeout: askTimeoutMs, signal: mcpReq.signal }
-  let steps = 0
+  // How long a question stays open is recorded with it; no second watch is to cut it short.
+  const ask = { relatedRequestId: mcpReq.id, timeout: MAX_TIMER_MS, signal: mcpReq.signal }
 
   return {
     session,
@@ -82,29 +82,56 @@ export function createCall(exchange: Exchange, ctx: ServerContext, options: Call
 
     read: () => exchange.read(run),
     update: (change) => exchange.update(change, run),
-    stateOf: (other) => (other === session ? exchange.read(run) : stateOf(other, principal)),
+    async stateOf(other) {
+      if (other === session) return exchange.read(run)
+      const look = async () => (await stateOf(other, principal)) ?? null
+      return (await exchange.recall('stateOf', look, run)) ?? undefined
+    },
 
-    log: (level, text) => mcpReq.log(level, { msg: text, extra: null }),
+    log(level, text) {
+      const params = { level, data: { msg: text, extra: null } }
+      const muted = LEVELS.indexOf(level) < LEVELS.indexOf(logLevel() ?? 'debug')
+      return exchange.say({ ...NOTIFICATION, method: 'notifications/message', params }, run, muted)
+    },
     async progress(done, total, message) {
       const progressToken = mcpReq._meta?.progressToken
       if (progressToken === undefined) return
       const params = { progressToken, progress: done, total, message }
-      await mcpReq.notify({ method: 'notifications/progress', params })
+      await exchange.say({ ...NOTIFICATION, method: 'notifications/progress', params }, run)
     },
     async sleep(ms) {
-      await exchange.openStream(run)
-      await sleep(clock, ms, mcpReq.signal)
+      const until = await exchange.record('sleep', () => clock.now() + ms, run)
+      await sleep(clock, Math.max(0, until - clock.now()), mcpReq.signal)
     },
-    now: () => Promise.resolve(clock.now()),
-    async status() {
-      const uptimeSeconds = (clock.now() - status.startedAt) / 1000
-      return { sessions: await status.countSessions(), uptimeSeconds }
-    },
+    now: () => exchange.recall('now', () => clock.now(), run),
+    status: () =>
+      exchange.recall(
+        'status',
+        async () => {
+          const uptimeSeconds = (clock.now() - status.startedAt) / 1000
+          return { sessions: await status.countSessions(), uptimeSeconds }
+        },
+        run,
+      ),
     async step(name, fn) {
       const stream = await exchange.openStream(run)
-      return fn(`${stream}/${++steps}/${name}`)
+      return exchange.record(`step ${name}`, (op) => fn(`${stream}/${op}/${name}`), run)
     },
     elicit: (form) => mcpReq.elicitInput(form, ask),
     sample: (request) => mcpReq.requestSampling(request, ask),
   }
 }
+
+const MAX_TIMER_MS = 2 ** 31 - 1
+const NOTIFICATION = { jsonrpc: '2.0' } as const
+// From the least grave.
+const LEVELS: readonly LoggingLevel[] = [
+  'debug',
+  'info',
+  'notice',
+  'warning',
+  'error',
+  'critical',
+  'alert',
+  'emergency',
+]

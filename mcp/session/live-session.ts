@@ -9,6 +9,7 @@ import type {
   Loaded,
   SessionRecord,
   SessionStore,
+  StreamEntries,
 } from './store.ts'
 
 export interface LiveSessionOptions {
@@ -42,6 +43,10 @@ export class LiveSession {
     const loaded = await this.#options.store.load(this.#options.id, key)
     if (loaded !== undefined) this.#record = loaded.record
     return loaded
+  }
+
+  entries(stream: StreamId, after: number): Promise<StreamEntries | undefined> {
+    return this.#options.store.entries(this.#options.id, stream, after)
   }
 
   async begin(begin: NonNullable<Commit['begin']>): Promise<void> {
@@ -108,7 +113,7 @@ export class LiveSession {
   }
 
   async #findNext(stream: StreamId): Promise<number> {
-    const stored = await this.#options.store.entries(this.#options.id, stream, 0)
+    const stored = await this.entries(stream, 0)
     return stored === undefined ? 1 : stored.at + stored.entries.length
   }
 }

@@ -1,14 +1,25 @@
-import { eventId, type Principal, type SessionId } from './ids.ts'
+import { eventId, type Principal, type SessionId, type StreamId } from './ids.ts'
 import { refusalOf } from './refusal.ts'
-import type { Answer, Following, FollowRequest, Opened, Post, SessionRouter } from './router.ts'
+import { alone, type News, type Peers, type RunningCall } from './peers.ts'
+import type {
+  Answer,
+  Following,
+  FollowRequest,
+  Opened,
+  Post,
+  SessionRouter,
+  StreamEvent,
+} from './router.ts'
 import { openSession, restoreRuntime, type RuntimeOptions, type SessionRuntime } from './runtime.ts'
 import type { SessionState } from './state.ts'
-import { Followers, locate } from './streams.ts'
+import { Followers, locate, type Start } from './streams.ts'
 
 export interface LocalRouterOptions extends Omit<
   RuntimeOptions,
-  'id' | 'grown' | 'detach' | 'stateOf'
+  'id' | 'grown' | 'detach' | 'stateOf' | 'hold' | 'letGo'
 > {
+  /** Unset: no other process shares the store. */
+  readonly peers?: Peers
   readonly ids: {
     mint(): SessionId
     /** Whether `id` is one of ours; no store is asked about any other. */
@@ -28,10 +39,15 @@ export class LocalRouter implements SessionRouter {
   /** In the order of their last use. */
   readonly #held = new Map<SessionId, Held>()
   readonly #followers = new Followers()
+  readonly #ears = new Map<SessionId, Ear>()
+  /** The calls that run here and have a log, and how to listen to their sessions no longer. */
+  readonly #running = new Map<StreamId, () => void>()
+  readonly #peers: Peers
   #sweeping = false
 
   constructor(options: LocalRouterOptions) {
     this.#options = options
+    this.#peers = options.peers ?? alone
   }
 
   async open(post: Post): Promise<Opened> {
@@ -57,11 +73,12 @@ export class LocalRouter implements SessionRouter {
     this.#sweepLater()
     try {
       const start = await locate(store, id, record, request.lastEventId)
-      if (start.stream !== record.standalone) {
-        await this.#use(id, principal, (runtime) => runtime.closeOrphan(start.stream))
+      const call = { id, stream: start.stream }
+      const isOpen = start.stream !== record.standalone && !start.ended
+      if (isOpen && !this.#running.has(start.stream) && (await this.#peers.claim(call))) {
+        await this.takeOver(call)
       }
-      const events = this.#followers.follow(store, id, start, request.signal)
-      return { kind: 'following', after: eventId(start), events }
+      return { kind: 'following', after: eventId(start), events: this.#follow(id, start, request) }
     } catch (error) {
       return refusalOf(error, log)
     }
@@ -78,6 +95,14 @@ export class LocalRouter implements SessionRouter {
     return existed ?? false
   }
 
+  /** Goes on with a call whose lease was claimed for this process. */
+  async takeOver(call: RunningCall): Promise<void> {
+    const { id, stream } = call
+    await this.#use(id, undefined, (runtime) => runtime.takeOver(stream))
+    // It has ended, or its session has.
+    if (!this.#running.has(stream)) this.#peers.letGo(call, true)
+  }
+
   /** Resolves when no call runs here. */
   async idle(): Promise<void> {
     const idle = [...this.#held.values()].map(async ({ runtime }) => (await runtime)?.idle())
@@ -89,10 +114,13 @@ export class LocalRouter implements SessionRouter {
     this.#followers.endAll()
   }
 
-  /** Has `act` use the session's runtime, which is not let go meanwhile; `undefined` if there is none. */
+  /**
+   * Has `act` use the session's runtime, which is not let go meanwhile; `undefined` if there is none.
+   * Without a principal it is used for the session's own sake.
+   */
   async #use<T>(
     id: SessionId,
-    principal: Principal,
+    principal: Principal | undefined,
     act: (runtime: SessionRuntime) => Promise<T>,
   ): Promise<T | undefined> {
     let held = this.#held.get(id)
@@ -107,9 +135,62 @@ export class LocalRouter implements SessionRouter {
       })
       if (runtime === undefined) this.#held.delete(id)
       if (this.#held.size > this.#options.maxLive) await this.#letGo()
-      return runtime?.record.principal === principal ? await act(runtime) : undefined
+      if (runtime === undefined) return undefined
+      const isTheirs = principal === undefined || runtime.record.principal === principal
+      return isTheirs ? await act(runtime) : undefined
     } finally {
       held.users--
+    }
+  }
+
+  async *#follow(
+    id: SessionId,
+    start: Start,
+    { signal }: FollowRequest,
+  ): AsyncGenerator<StreamEvent> {
+    const deafen = this.#listen(id)
+    this.#peers.follows(id, start.stream)
+    try {
+      yield* this.#followers.follow(this.#options.store, id, start, signal)
+    } finally {
+      deafen()
+    }
+  }
+
+  /** Listens to what other processes do with the session, as often as it is called. */
+  #listen(id: SessionId): () => void {
+    const ear = this.#ears.get(id) ?? {
+      users: 0,
+      stop: this.#peers.listen(id, (news) => void this.#hear(id, news)),
+    }
+    this.#ears.set(id, ear)
+    ear.users++
+    return () => {
+      if (--ear.users > 0) return
+      this.#ears.delete(id)
+      ear.stop()
+    }
+  }
+
+  async #hear(id: SessionId, news: News): Promise<void> {
+    switch (news.kind) {
+      case 'grown':
+        this.#followers.wake(news.stream, news.last)
+        break
+      case 'followed':
+        return this.#followers.supersede(news.stream)
+      case 'ended':
+        this.#followers.end(id)
+        break
+      case 'missed':
+        this.#followers.wakeAll(id)
+    }
+    const runtime = await this.#held.get(id)?.runtime.catch(() => undefined)
+    if (news.kind === 'grown') runtime?.heard(news.stream, news.last)
+    else if (news.kind === 'missed') runtime?.heard()
+    else {
+      this.#held.delete(id)
+      await runtime?.close()
     }
   }
 
@@ -156,6 +237,15 @@ export class LocalRouter implements SessionRouter {
       stateOf: (other, principal) => this.#stateOf(other as SessionId, principal),
       grown: (stream) => followers.wake(stream),
       detach: (stream) => followers.detach(stream),
+      hold: (stream) => {
+        this.#running.set(stream, this.#listen(id))
+        this.#peers.hold({ id, stream })
+      },
+      letGo: (stream, ended) => {
+        this.#running.get(stream)?.()
+        this.#running.delete(stream)
+        this.#peers.letGo({ id, stream }, ended)
+      },
     }
   }
 
@@ -164,6 +254,12 @@ export class LocalRouter implements SessionRouter {
     const record = (await this.#options.store.load(id))?.record
     return record?.principal === principal ? record.state : undefined
   }
+}
+
+/** Who listens to news of a session. */
+interface Ear {
+  users: number
+  readonly stop: () => void
 }
 
 interface Held {

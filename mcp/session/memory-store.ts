@@ -49,6 +49,11 @@ export function createMemoryStore(options: MemoryStoreOptions): SessionStore {
       return { at, entries: tail.entries.slice(at - tail.at) }
     },
 
+    async running(id) {
+      const streams = [...(find(id)?.streams ?? [])]
+      return streams.filter(([, tail]) => isRunning(tail)).map(([stream]) => stream)
+    },
+
     async drop(id) {
       return find(id) !== undefined && sessions.delete(id)
     },
@@ -69,6 +74,10 @@ interface Tail {
 }
 
 const EMPTY: Tail = { at: 1, entries: [] }
+
+function isRunning({ entries }: Tail): boolean {
+  return entries[0]?.kind === 'begin' && entries.at(-1)?.kind !== 'end'
+}
 
 function nextPlace({ at, entries }: Tail = EMPTY): number {
   return at + entries.length

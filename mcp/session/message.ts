@@ -5,6 +5,7 @@ import {
   isJSONRPCRequest,
   isJSONRPCResultResponse,
   type InitializeRequest,
+  type JSONRPCMessage,
   type JSONRPCErrorResponse,
   type JSONRPCNotification,
   type JSONRPCRequest,
@@ -12,6 +13,7 @@ import {
   type RequestId,
 } from '@modelcontextprotocol/server'
 import { ServerError } from '../errors.ts'
+import type { RpcOutcome } from './store.ts'
 
 /** One JSON-RPC message as a client may send it. */
 export type Incoming =
@@ -52,6 +54,10 @@ export function parseInitialize(text: string): InitializeMessage {
     'invalid_params',
     'Cannot begin session: its params are not those of initialize',
   )
+}
+
+export function respond(id: RequestId, outcome: RpcOutcome): JSONRPCMessage {
+  return { jsonrpc: '2.0', id, ...outcome } as JSONRPCMessage
 }
 
 function parseJson(text: string): unknown {

@@ -88,7 +88,7 @@ export function* eventsOf(
   { entries, at }: { readonly entries: readonly Entry[]; readonly at: number },
 ): Generator<StreamEvent & { kind: 'event' }> {
   for (const [index, entry] of entries.entries()) {
-    if (entry.kind === 'begin') continue
+    if (entry.kind !== 'message' && entry.kind !== 'end') continue
     yield {
       kind: 'event',
       id: `${stream}.${at + index}` as EventId,

@@ -1,27 +1,28 @@
 import type {
   JSONRPCErrorResponse,
-  JSONRPCMessage,
   JSONRPCNotification,
   JSONRPCRequest,
   JSONRPCResultResponse,
+  LoggingLevel,
   ServerContext,
 } from '@modelcontextprotocol/server'
 import { httpStatusOf, rpcErrorOf, ServerError, sessionNotFound } from '../errors.ts'
 import type { Log } from '../log.ts'
 import type { Status } from '../status.ts'
 import { createCall, type Call } from './call.ts'
+import { addToCall, findCalls, isOpenQuestion, parseQuestionId, takeCall } from './call-log.ts'
 import type { Clock } from './clock.ts'
-import { Exchange, interrupted, keyConflict, respond, type ExchangeAnswer } from './exchange.ts'
+import { Exchange, keyConflict, type ExchangeAnswer, type ExchangeHost } from './exchange.ts'
 import { identify } from './identity.ts'
 import { createStreamId, type Principal, type StreamId } from './ids.ts'
 import { LiveSession, type LiveSessionOptions } from './live-session.ts'
-import { parseInitialize, parseMessage, type InitializeMessage } from './message.ts'
+import { parseInitialize, parseMessage, respond, type InitializeMessage } from './message.ts'
 import { refusalOf } from './refusal.ts'
 import type { Answer, Post, StateOf, Unserved } from './router.ts'
 import { createServer, refuseUnsafeKeys } from './server.ts'
 import { settingsChange } from './settings.ts'
 import type { JsonObject } from './state.ts'
-import type { RpcOutcome, SessionRecord } from './store.ts'
+import type { Entry, RpcOutcome, SessionRecord } from './store.ts'
 import type { Pack } from './tool.ts'
 import { SessionTransport } from './transport.ts'
 
@@ -35,6 +36,10 @@ export interface RuntimeOptions extends Omit<LiveSessionOptions, 'shownAt'> {
   readonly limits: RuntimeLimits
   /** Lets go of who follows `stream`; they come back for the rest. */
   readonly detach: (stream: StreamId) => void
+  /** A call that others could go on with runs here from now on. */
+  readonly hold: (stream: StreamId) => void
+  /** It does not run here any more. */
+  readonly letGo: (stream: StreamId, ended: boolean) => void
 }
 
 interface RuntimeLimits {
@@ -76,6 +81,7 @@ export class SessionRuntime {
   readonly #transport: SessionTransport
   readonly #exchanges = new Map<number, Exchange>()
   readonly #byKey = new Map<string, Exchange>()
+  readonly #host: ExchangeHost
   /** Takes the answers to requests of our own, which no client hears of. */
   #answered: ((response: Response) => void) | undefined
   #watching = false
@@ -85,9 +91,20 @@ export class SessionRuntime {
     const shownAt = (pack.resources ?? []).map((resource) => resource.uriOf(id))
     this.#options = options
     this.#session = new LiveSession({ ...options, shownAt })
+    this.#host = {
+      session: this.#session,
+      clock: options.clock,
+      askTimeoutMs: options.limits.askTimeoutMs,
+      rerun: (exchange) => this.#rerun(exchange),
+      stop: ({ run }) => this.#transport.receiveNotification(cancelled(run)),
+      hold: options.hold,
+      letGo: options.letGo,
+      answer: (stream, op, outcome) => this.#answerQuestion(stream, op, outcome),
+    }
     this.#transport = new SessionTransport(id, {
       replied: (run, response) => this.#replied(run, response),
       said: (message, run) => this.#said(message, run),
+      asked: (question, run) => this.#exchange(run).ask(question, run),
       failed: ({ message }) => log({ event: 'sdk_error', session: id, message }),
     })
   }
@@ -129,7 +146,7 @@ export class SessionRuntime {
       const incoming = parseMessage(post.body)
       if (incoming.kind === 'request') return await this.#request(incoming.message, post)
       if (incoming.kind === 'notification') await this.#notification(incoming.message)
-      else this.#transport.receiveResponse(incoming.message)
+      else await this.#response(incoming.message)
       return (await this.#session.load()) === undefined ? { kind: 'gone' } : { kind: 'accepted' }
     } catch (error) {
       return refusalOf(error, this.#options.log)
@@ -145,25 +162,30 @@ export class SessionRuntime {
     await Promise.all(this.#open().map(({ done }) => done))
   }
 
-  /** Gives a call's stream its end if the process that ran the call is no more. */
-  async closeOrphan(stream: StreamId): Promise<void> {
-    if (stream === this.record.standalone) return
-    if (this.#open().some((exchange) => exchange.stream === stream)) return
-    const { store, id, log, grown } = this.#options
-    const stored = await store.entries(id, stream, 0)
-    const first = stored?.entries[0]
-    if (stored === undefined || first?.kind !== 'begin') return
-    if (stored.entries.at(-1)?.kind === 'end') return
-    log({ event: 'call_interrupted', session: id, stream })
-    const message = respond(first.request.id, { error: rpcErrorOf(interrupted()) })
-    const at = stored.at + stored.entries.length
-    await store.commit(id, { append: [{ stream, at, entries: [{ kind: 'end', message }] }] })
-    grown(stream)
+  /** Goes on with a call that nobody runs; does nothing if it has ended, or runs here. */
+  async takeOver(stream: StreamId): Promise<void> {
+    if (this.#running(stream) !== undefined) return
+    const { store, id, instance, log } = this.#options
+    const entries = await takeCall(store, id, stream, instance)
+    const [first] = entries ?? []
+    if (entries === undefined || first?.kind !== 'begin') return
+    log({ event: 'call_taken_over', session: id, stream })
+    const exchange = new Exchange(first.request, undefined, this.#host, { stream, entries })
+    void exchange.done.then(() => this.#forget(exchange))
+    this.#run(exchange)
+    if (entries.some(({ kind }) => kind === 'cancel')) await exchange.cancel()
+  }
+
+  /** Others have added to the log of a call, whose end is at `last` now; or may have to any. */
+  heard(stream?: StreamId, last?: number): void {
+    for (const exchange of this.#open()) {
+      if (stream === undefined || exchange.stream === stream) void exchange.hear(last)
+    }
   }
 
   /** Ends all calls; the session itself is the store's to end. */
   async close(): Promise<void> {
-    await Promise.all(this.#open().map((exchange) => exchange.abort(sessionNotFound())))
+    for (const exchange of this.#open()) exchange.abort(sessionNotFound())
     await this.#transport.close()
   }
 
@@ -185,9 +207,7 @@ export class SessionRuntime {
   }
 
   #start(request: JSONRPCRequest, identity: Exchange['identity']): Exchange {
-    const session = this.#session
-    const rerun = (one: Exchange): Promise<void> => this.#rerun(one)
-    const exchange = new Exchange(request, identity, { session, rerun })
+    const exchange = new Exchange(request, identity, this.#host)
     if (identity !== undefined) this.#byKey.set(identity.key, exchange)
     void exchange.done.then(() => this.#forget(exchange))
     this.#run(exchange)
@@ -249,7 +269,7 @@ export class SessionRuntime {
     await exchange.finish(outcome, settingsChange(exchange.request, outcome))
   }
 
-  async #said(message: JSONRPCMessage, run: number | undefined): Promise<void> {
+  async #said(message: JSONRPCNotification, run: number | undefined): Promise<void> {
     if (this.#answered !== undefined) return
     await (run === undefined ? this.#session.say(message) : this.#exchanges.get(run)?.say(message))
   }
@@ -259,13 +279,35 @@ export class SessionRuntime {
       return this.#transport.receiveNotification(notification)
     }
     const requestId = notification.params?.['requestId']
-    const meant = this.#open().filter(({ request }) => request.id === requestId)
-    const [exchange] = meant
+    const here = this.#open().filter(({ request }) => request.id === requestId)
+    const { store, id } = this.#options
+    const quick = here.filter(({ stream }) => stream === undefined)
+    const streams = await findCalls(store, id, requestId)
     // Of two calls with one id nobody can say which is meant: cancelling is a wish, so let both be.
-    if (exchange === undefined || meant.length > 1) return
-    const params = { ...notification.params, requestId: exchange.run }
-    this.#transport.receiveNotification({ ...notification, params })
-    await exchange.abort({ error: CANCELLED })
+    if (quick.length + streams.length !== 1) return
+    for (const exchange of quick) await exchange.cancel()
+    for (const stream of streams) await this.#add(stream, { kind: 'cancel' }, isNotCancelled)
+  }
+
+  async #response({ id, ...response }: Response): Promise<void> {
+    const asked = parseQuestionId(id)
+    if (asked === undefined) return
+    const outcome = outcomeOf(response)
+    await this.#answerQuestion(asked.stream, asked.op, outcome)
+  }
+
+  #answerQuestion(stream: StreamId, op: number, outcome: RpcOutcome): Promise<void> {
+    return this.#add(stream, { kind: 'answer', op, outcome }, (log) => isOpenQuestion(log, op))
+  }
+
+  /** Adds to a call's log, wherever the call runs. */
+  async #add(
+    stream: StreamId,
+    entry: Entry,
+    wants: (log: readonly Entry[]) => boolean,
+  ): Promise<void> {
+    const { store, id } = this.#options
+    if (await addToCall(store, id, stream, entry, wants)) this.heard(stream)
   }
 
   async #connect(): Promise<void> {
@@ -275,14 +317,24 @@ export class SessionRuntime {
   }
 
   #callOf(ctx: ServerContext): Call {
-    const exchange = this.#exchanges.get(Number(ctx.mcpReq.id))
-    if (exchange === undefined) throw new Error('Cannot run call: it is over')
+    const exchange = this.#exchange(Number(ctx.mcpReq.id))
     refuseUnsafeKeys(exchange.request.params?.['arguments'])
-    const { id: session, instance, clock, status, stateOf, limits } = this.#options
+    const { id: session, instance, clock, status, stateOf } = this.#options
     const { principal } = this.record
-    const { askTimeoutMs } = limits
-    const options = { session, principal, instance, clock, status, stateOf, askTimeoutMs }
+    const logLevel = (): LoggingLevel | undefined =>
+      this.record.settings.logLevel as LoggingLevel | undefined
+    const options = { session, principal, instance, clock, status, stateOf, logLevel }
     return createCall(exchange, ctx, options)
+  }
+
+  #exchange(run: number): Exchange {
+    const exchange = this.#exchanges.get(run)
+    if (exchange === undefined) throw new Error('Cannot go on with call: it is over')
+    return exchange
+  }
+
+  #running(stream: StreamId): Exchange | undefined {
+    return this.#open().find((exchange) => exchange.stream === stream)
   }
 
   #ask(request: JSONRPCRequest): Promise<RpcOutcome> {
@@ -305,9 +357,16 @@ export class SessionRuntime {
   }
 }
 
-const CANCELLED = { code: -32800, message: 'Cannot finish call: the client has cancelled it' }
+const isNotCancelled = (log: readonly Entry[]): boolean =>
+  log.every(({ kind }) => kind !== 'cancel')
 
-function outcomeOf(response: Response): RpcOutcome {
+function cancelled(run: number): JSONRPCNotification {
+  return { jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId: run } }
+}
+
+function outcomeOf(
+  response: Pick<JSONRPCResultResponse, 'result'> | Pick<JSONRPCErrorResponse, 'error'>,
+): RpcOutcome {
   if ('result' in response) return { result: response.result as JsonObject }
   const { code, message, data } = response.error
   return { error: { code, message, ...(data !== undefined && { data: data as JsonObject }) } }

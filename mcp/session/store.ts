@@ -1,6 +1,6 @@
 import type { JSONRPCMessage, JSONRPCRequest, RequestId } from '@modelcontextprotocol/server'
 import type { Principal, SessionId, StreamId } from './ids.ts'
-import type { JsonObject, SessionState } from './state.ts'
+import type { JsonObject, JsonValue, SessionState } from './state.ts'
 
 /**
  * Where sessions outlive processes. One commit is one atomic write: all of it happens or none.
@@ -22,6 +22,9 @@ export interface SessionStore {
    * Places count from 1. Where the store has let go of some, the answer begins later than asked.
    */
   entries(id: SessionId, stream: StreamId, after: number): Promise<StreamEntries | undefined>
+
+  /** The streams of calls that have not ended. */
+  running(id: SessionId): Promise<readonly StreamId[]>
 
   /** Ends the session: its state, replies and streams are gone together. True if there was one. */
   drop(id: SessionId): Promise<boolean>
@@ -71,13 +74,36 @@ export interface Append {
   readonly entries: readonly Entry[]
 }
 
-/** One place in a stream. Entries with a `message` are its events. */
+/**
+ * One place in a stream. Entries with a `message` are its events; together with the others they are
+ * the call's journal. `op` is the number of the call's operation that the entry is of.
+ */
 export type Entry =
   /** Opens a call's stream. What the client asked for, so that any holder can answer it. */
   | { readonly kind: 'begin'; readonly request: JSONRPCRequest }
-  | { readonly kind: 'message'; readonly message: JSONRPCMessage }
+  /** `until` (milliseconds since the epoch) is set for a question: how long it stays open. */
+  | {
+      readonly kind: 'message'
+      readonly message: JSONRPCMessage
+      readonly op?: number
+      readonly until?: number
+    }
+  /** What an operation that says nothing came to. */
+  | ({ readonly kind: 'did'; readonly op: number; readonly what: string } & Result)
+  /** The client's answer to a question, or word that none came in time. */
+  | { readonly kind: 'answer'; readonly op: number; readonly outcome: RpcOutcome }
+  /** The client wants no reply any more. */
+  | { readonly kind: 'cancel' }
+  /** Another holder runs the call from here on: what an earlier one still writes is refused. */
+  | { readonly kind: 'taken'; readonly by: string }
   /** Closes a call's stream with its reply. */
   | { readonly kind: 'end'; readonly message: JSONRPCMessage }
+
+export type Result =
+  | { readonly value: JsonValue }
+  | { readonly error: string }
+  /** A state that was seen; without `state` it is the one that the entry before spoke of. */
+  | { readonly state?: SessionState }
 
 export interface StreamEntries {
   readonly entries: readonly Entry[]

@@ -43,9 +43,21 @@ function unknownEvent(why: string): ServerError {
 export class Followers {
   readonly #followers = new Map<StreamId, Follower>()
 
-  /** Says that `stream` has grown. */
-  wake(stream: StreamId): void {
-    this.#followers.get(stream)?.wake()
+  /** Says that `stream` has grown, up to place `last`. */
+  wake(stream: StreamId, last = Number.POSITIVE_INFINITY): void {
+    this.#followers.get(stream)?.wake(last)
+  }
+
+  /** Says that any stream of session `id` may have grown. */
+  wakeAll(id: SessionId): void {
+    for (const follower of this.#followers.values()) {
+      if (follower.id === id) follower.wake(Number.POSITIVE_INFINITY)
+    }
+  }
+
+  /** Says that `stream` is followed by another process now. */
+  supersede(stream: StreamId): void {
+    this.#followers.get(stream)?.stop(true)
   }
 
   /** Closes the connection of who follows `stream`. They may resume. */
@@ -71,11 +83,13 @@ export class Followers {
     signal: AbortSignal,
   ): AsyncGenerator<StreamEvent> {
     const { stream } = start
-    const state = { over: start.ended, superseded: false }
+    const state = { after: start.after, over: start.ended, superseded: false }
     let grown = Promise.withResolvers<void>()
     const follower: Follower = {
       id,
-      wake: () => grown.resolve(),
+      wake: (last) => {
+        if (last > state.after) grown.resolve()
+      },
       stop: (superseded) => {
         Object.assign(state, { over: true, superseded })
         grown.resolve()
@@ -85,12 +99,12 @@ export class Followers {
     this.#followers.set(stream, follower)
     signal.addEventListener('abort', () => follower.stop(false), { once: true })
     try {
-      for (let { after } = start; !state.superseded; await grown.promise) {
+      for (; !state.superseded; await grown.promise) {
         grown = Promise.withResolvers<void>()
-        const stored = await store.entries(id, stream, after)
+        const stored = await store.entries(id, stream, state.after)
         if (stored === undefined) return
         yield* eventsOf(stream, stored)
-        after = stored.at + stored.entries.length - 1
+        state.after = stored.at + stored.entries.length - 1
         // What was there when the stream was let go still goes out.
         if (state.over || stored.entries.at(-1)?.kind === 'end') return
       }
@@ -103,6 +117,6 @@ export class Followers {
 
 interface Follower {
   readonly id: SessionId
-  readonly wake: () => void
+  readonly wake: (last: number) => void
   readonly stop: (superseded: boolean) => void
 }

@@ -1,27 +1,32 @@
 import type {
   JSONRPCErrorResponse,
   JSONRPCMessage,
+  JSONRPCNotification,
   JSONRPCRequest,
   JSONRPCResultResponse,
   MessageExtraInfo,
-  RequestId,
   Transport,
   TransportSendOptions,
 } from '@modelcontextprotocol/server'
-import { randomText, type SessionId } from './ids.ts'
+import type { SessionId } from './ids.ts'
+import { respond } from './message.ts'
+import type { RpcOutcome } from './store.ts'
 
 /** Who hears what the SDK's server says. Runs are numbered by `receiveRequest`. */
 export interface Listener {
-  replied(run: number, response: JSONRPCResultResponse | JSONRPCErrorResponse): Promise<void>
-  /** A notification or question that belongs to a run, or to none. */
-  said(message: JSONRPCMessage, run: number | undefined): Promise<void>
+  replied(run: number, response: Response): Promise<void>
+  /** A notification that belongs to a run, or to none. */
+  said(message: JSONRPCNotification, run: number | undefined): Promise<void>
+  /** A question to the client; resolves with the answer. */
+  asked(question: JSONRPCRequest, run: number): Promise<RpcOutcome>
   failed(error: Error): void
 }
 
+type Response = JSONRPCResultResponse | JSONRPCErrorResponse
+
 /**
- * The SDK's side of a session. JSON-RPC ids are rewritten in both directions. Inwards, because
- * clients exist that call everything `1` and the SDK routes replies by id; outwards, because the
- * SDK counts its questions from 0 in every process, and the answer to a dead one must not hit.
+ * The SDK's side of a session. Requests are numbered anew on their way in, because clients exist
+ * that call everything `1` and the SDK routes replies by id.
  */
 export class SessionTransport implements Transport {
   readonly sessionId: SessionId
@@ -30,7 +35,6 @@ export class SessionTransport implements Transport {
   onerror?: (error: Error) => void
 
   readonly #listener: Listener
-  readonly #incarnation = randomText(6)
   #runs = 0
 
   constructor(sessionId: SessionId, listener: Listener) {
@@ -55,36 +59,27 @@ export class SessionTransport implements Transport {
     return run
   }
 
-  receiveNotification(message: JSONRPCMessage): void {
+  receiveNotification(message: JSONRPCNotification): void {
     this.onmessage?.(message)
   }
 
-  /** Hands in the answer to a question of this incarnation; drops any other. */
-  receiveResponse(response: JSONRPCResultResponse | JSONRPCErrorResponse): void {
-    const prefix = `${this.#incarnation}-`
-    const { id } = response
-    if (typeof id !== 'string' || !id.startsWith(prefix)) return
-    this.onmessage?.({ ...response, id: Number(id.slice(prefix.length)) })
-  }
-
   async send(message: JSONRPCMessage, options?: TransportSendOptions): Promise<void> {
-    if ('method' in message) {
-      const run = options?.relatedRequestId
-      return this.#listener.said(this.#outward(message), typeof run === 'number' ? run : undefined)
+    if (!('method' in message)) return this.#listener.replied(Number(message.id), message)
+    const { relatedRequestId: run } = options ?? {}
+    if ('id' in message) {
+      // Only what a call asks is recorded with it; nothing else could take an answer after a restart.
+      if (typeof run !== 'number') throw new Error('Cannot ask the client outside a call')
+      void this.#ask(message, run)
+      // A question that is moot ends with its call.
+    } else if (message.method !== 'notifications/cancelled') {
+      await this.#listener.said(message, typeof run === 'number' ? run : undefined)
     }
-    return this.#listener.replied(Number(message.id), message)
   }
 
-  #outward(message: JSONRPCMessage): JSONRPCMessage {
-    if ('id' in message) return { ...message, id: this.#question(message.id) }
-    if ('method' in message && message.method === 'notifications/cancelled') {
-      const requestId = this.#question(message.params?.['requestId'] as RequestId)
-      return { ...message, params: { ...message.params, requestId } }
-    }
-    return message
-  }
-
-  #question(id: RequestId | undefined): string {
-    return `${this.#incarnation}-${id}`
+  async #ask(question: JSONRPCRequest, run: number): Promise<void> {
+    const outcome = await this.#listener.asked(question, run).catch((error: unknown) => {
+      return { error: { code: -32603, message: String(error) } }
+    })
+    this.onmessage?.(respond(question.id, outcome))
   }
 }

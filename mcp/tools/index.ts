@@ -1,7 +1,7 @@
 import type { Pack } from '../session/tool.ts'
 import { analyzeData } from './analysis.ts'
 import { getCounter, incrementCounter } from './counter.ts'
-import { addNote, listNotes } from './notes.ts'
+import { addNote, clearNotes, listNotes } from './notes.ts'
 import { resumeSession } from './resume-session.ts'
 import { getServerInfo, getStatus } from './status.ts'
 import { sessionSummary } from './summary.ts'
@@ -21,6 +21,7 @@ export const tools: Pack = {
     analyzeData,
     getStatus,
     watchCounter,
+    clearNotes,
   ],
   resources: [sessionSummary],
 }

@@ -31,6 +31,31 @@ export const listNotes = defineTool({
   },
 })
 
+export const clearNotes = defineTool({
+  name: 'clear_notes',
+  description:
+    "Deletes this session's notes once its user has confirmed it. With a client that can't ask its user it fails, and deletes nothing.",
+  input: z.strictObject({}),
+  annotations: { destructiveHint: true },
+  async run(call) {
+    const { length: count } = notes.get(await call.read())
+    const { action, content } = await call.elicit({
+      message: `Delete all ${count} notes of this session?`,
+      requestedSchema: {
+        type: 'object',
+        properties: { confirm: { type: 'boolean', title: 'Delete them', default: false } },
+        required: ['confirm'],
+      },
+    })
+    const confirmed = action === 'accept' && content?.['confirm'] === true
+    // Notes that came after the question were not what was asked about.
+    const clear = (): Promise<unknown> =>
+      call.update((before) => notes.set(before, notes.get(before).slice(count)))
+    if (confirmed) await clear()
+    return { confirmed, notes_deleted: confirmed ? count : 0, instance: call.instance }
+  },
+})
+
 function append(before: readonly string[], note: string): readonly string[] {
   if (before.length < MAX_NOTES) return [...before, note]
   throw new Error(`Cannot add note: the session has ${MAX_NOTES} already`)

@@ -24,7 +24,7 @@ import {
 /** What a session does for its clients, on every topology. */
 export function sessionsContract(name: string, fetch: Fetch): void {
   describe(`sessions: ${name}`, () => {
-    it('lists the nine tools in their order, each with an open output schema', async () => {
+    it('lists its ten tools in their order, each with an open output schema', async () => {
       const session = await openSession(fetch)
       const list = { jsonrpc: '2.0', id: 1, method: 'tools/list' }
       const { result } = await rpc(fetch, session, list)
@@ -280,9 +280,8 @@ export function sessionsContract(name: string, fetch: Fetch): void {
       const rest = await collect(readEvents(await resume(fetch, session, seen.at(-1)?.id)))
       expect(rest[0]).toMatchObject({ id: seen.at(-1)?.id, data: '' })
       const whole = [...seen, ...rest.slice(1)]
-      expect(whole.map(({ id }) => Number(id.split('.')[1]))).toEqual(
-        Array.from({ length: whole.length }, (_, n) => n + 1),
-      )
+      const places = whole.map(({ id }) => Number(id.split('.')[1]))
+      expect(places).toEqual([...new Set(places)].toSorted((a, b) => a - b))
       expect(whole.at(-1)?.data).toContain('"total_score":4.5')
       for (const [index, { id }] of whole.entries()) {
         const replayed = await collect(readEvents(await resume(fetch, session, id)))

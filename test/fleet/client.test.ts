@@ -14,7 +14,7 @@ describe('the official client, through HAProxy', () => {
   })
   afterAll(() => fleet.stop())
 
-  it('learns who it talks to, and finds nine tools in their order', async () => {
+  it('learns who it talks to, and finds ten tools in their order', async () => {
     const { client } = await begin()
     expect(client.getServerVersion()).toMatchObject({ name: 'holdfast' })
     expect(client.getInstructions()).toMatch(/^Stateful MCP server instance: mcp-server-[123]$/)

@@ -38,6 +38,7 @@ export const TOOL_NAMES = [
   'analyze_data',
   'get_status',
   'watch_counter',
+  'clear_notes',
 ] as const
 
 /** Level and text of what an analysis of three items logs, in its order. */

@@ -31,7 +31,7 @@ export async function startRedis(): Promise<RedisServer> {
     async stop() {
       child.kill('SIGKILL')
       await exited
-      rmSync(folder, { recursive: true })
+      rmSync(folder, { recursive: true, force: true })
     },
   }
 }
