@@ -2,7 +2,8 @@ import type { RequestId } from '@modelcontextprotocol/server'
 import { rpcErrorOf, ServerError } from '../errors.ts'
 import { parseStreamId, type SessionId, type StreamId } from './ids.ts'
 import { respond } from './message.ts'
-import type { Entry, SessionStore } from './store.ts'
+import type { RunningCall } from './peers.ts'
+import type { Entry, RpcOutcome, SessionStore } from './store.ts'
 
 // A call whose holders die one after the other, before it came any further, is what they die of.
 const MAX_FRUITLESS_RUNS = 10
@@ -18,27 +19,39 @@ export function parseQuestionId(id: unknown): { stream: StreamId; op: number } |
   return stream && { stream, op: Number(op) }
 }
 
-/** True if question `op` is asked there, and nobody has answered it. */
-export function isOpenQuestion(entries: readonly Entry[], op: number): boolean {
-  const asked = entries.some((one) => {
-    return one.kind === 'message' && one.op === op && 'id' in one.message
+/** Answers question `op`, if it was asked and nobody has answered it. True if that is so. */
+export function answerQuestion(
+  store: SessionStore,
+  call: RunningCall,
+  op: number,
+  outcome: RpcOutcome,
+): Promise<boolean> {
+  return addToCall(store, call, { kind: 'answer', op, outcome }, (log) => {
+    const asked = log.some((one) => {
+      return one.kind === 'message' && one.op === op && 'id' in one.message
+    })
+    return asked && !log.some((one) => one.kind === 'answer' && one.op === op)
   })
-  return asked && !entries.some((one) => one.kind === 'answer' && one.op === op)
+}
+
+/** True if the call is cancelled now, and was not before. */
+export function cancelCall(store: SessionStore, call: RunningCall): Promise<boolean> {
+  const entry = { kind: 'cancel' } as const
+  return addToCall(store, call, entry, (log) => log.every(({ kind }) => kind !== 'cancel'))
 }
 
 /**
  * Adds to the log of a call that has not ended, wherever it runs; its holder finds it there. Nothing
  * is added unless the log `wants` it. True if it was added.
  */
-export async function addToCall(
+async function addToCall(
   store: SessionStore,
-  id: SessionId,
-  stream: StreamId,
+  { id, stream }: RunningCall,
   entry: Entry,
   wants: (entries: readonly Entry[]) => boolean,
 ): Promise<boolean> {
   for (;;) {
-    const log = await readLog(store, id, stream)
+    const log = await readLog(store, { id, stream })
     if (log === undefined || !wants(log)) return false
     const append = [{ stream, at: log.length + 1, entries: [entry] }]
     const { kind } = await store.commit(id, { append })
@@ -46,25 +59,28 @@ export async function addToCall(
   }
 }
 
-/**
- * Makes `by` the holder of a call; one that was it before can write nothing any more. Answers the
- * call's log, or `undefined` if the call has ended, or if it is ended here for leading nowhere.
- */
-export async function takeCall(
-  store: SessionStore,
-  id: SessionId,
-  stream: StreamId,
-  by: string,
-): Promise<readonly Entry[] | undefined> {
-  let log: readonly Entry[] = []
+export type Taken =
+  | { readonly kind: 'taken'; readonly log: readonly Entry[] }
+  /** There is nothing to go on with. */
+  | { readonly kind: 'over' }
+  /** Another was quicker. */
+  | { readonly kind: 'elsewhere' }
+
+/** Makes `by` the holder of a call; one that was it before can write nothing any more. */
+export async function takeCall(store: SessionStore, call: RunningCall, by: string): Promise<Taken> {
+  const before = await readLog(store, call)
+  if (before === undefined) return { kind: 'over' }
+  if (isFruitless(before)) {
+    await addToCall(store, call, interrupted(before), isFruitless)
+    return { kind: 'over' }
+  }
+  let log = before
   const taken: Entry = { kind: 'taken', by }
-  const added = await addToCall(store, id, stream, taken, (entries) => {
-    log = entries
-    return !isFruitless(entries)
+  const added = await addToCall(store, call, taken, (now) => {
+    log = now
+    return now.slice(before.length).every(({ kind }) => kind !== 'taken')
   })
-  if (added) return [...log, taken]
-  if (isFruitless(log)) await addToCall(store, id, stream, interrupted(log), () => true)
-  return undefined
+  return added ? { kind: 'taken', log: [...log, taken] } : { kind: 'elsewhere' }
 }
 
 /** The streams of the running calls that the client knows as `requestId`. */
@@ -75,7 +91,7 @@ export async function findCalls(
 ): Promise<readonly StreamId[]> {
   const found: StreamId[] = []
   for (const stream of await store.running(id)) {
-    const log = await readLog(store, id, stream)
+    const log = await readLog(store, { id, stream })
     if (log !== undefined && requestIdOf(log) === requestId) found.push(stream)
   }
   return found
@@ -84,8 +100,7 @@ export async function findCalls(
 /** The log of a call that has not ended. */
 async function readLog(
   store: SessionStore,
-  id: SessionId,
-  stream: StreamId,
+  { id, stream }: RunningCall,
 ): Promise<readonly Entry[] | undefined> {
   const stored = await store.entries(id, stream, 0)
   const isCall = stored?.entries[0]?.kind === 'begin'

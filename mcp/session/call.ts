@@ -8,8 +8,8 @@ import type {
 } from '@modelcontextprotocol/server'
 import type { Status } from '../status.ts'
 import { sleep, type Clock } from './clock.ts'
-import type { Exchange } from './exchange.ts'
 import type { Principal } from './ids.ts'
+import type { Operations } from './operations.ts'
 import type { StateOf } from './router.ts'
 import type { JsonValue, SessionState } from './state.ts'
 
@@ -67,11 +67,11 @@ export interface CallOptions {
   readonly logLevel: () => LoggingLevel | undefined
 }
 
-export function createCall(exchange: Exchange, ctx: ServerContext, options: CallOptions): Call {
-  const { session, principal, instance, clock, status, stateOf, logLevel } = options
-  const { mcpReq } = ctx
-  // If the call runs again, what is left of this run is not to touch that one's.
-  const run = Number(mcpReq.id)
+export function createCall(
+  operations: Operations,
+  { mcpReq }: ServerContext,
+  { session, principal, instance, clock, status, stateOf, logLevel }: CallOptions,
+): Call {
   // How long a question stays open is recorded with it; no second watch is to cut it short.
   const ask = { relatedRequestId: mcpReq.id, timeout: MAX_TIMER_MS, signal: mcpReq.signal }
 
@@ -80,50 +80,42 @@ export function createCall(exchange: Exchange, ctx: ServerContext, options: Call
     instance,
     signal: mcpReq.signal,
 
-    read: () => exchange.read(run),
-    update: (change) => exchange.update(change, run),
+    read: () => operations.read(),
+    update: (change) => operations.update(change),
     async stateOf(other) {
-      if (other === session) return exchange.read(run)
+      if (other === session) return operations.read()
       const look = async () => (await stateOf(other, principal)) ?? null
-      return (await exchange.recall('stateOf', look, run)) ?? undefined
+      return (await operations.recall('stateOf', look)) ?? undefined
     },
 
     log(level, text) {
       const params = { level, data: { msg: text, extra: null } }
       const muted = LEVELS.indexOf(level) < LEVELS.indexOf(logLevel() ?? 'debug')
-      return exchange.say({ ...NOTIFICATION, method: 'notifications/message', params }, run, muted)
+      return operations.say({ jsonrpc: '2.0', method: 'notifications/message', params }, muted)
     },
     async progress(done, total, message) {
       const progressToken = mcpReq._meta?.progressToken
       if (progressToken === undefined) return
       const params = { progressToken, progress: done, total, message }
-      await exchange.say({ ...NOTIFICATION, method: 'notifications/progress', params }, run)
+      await operations.say({ jsonrpc: '2.0', method: 'notifications/progress', params })
     },
     async sleep(ms) {
-      const until = await exchange.record('sleep', () => clock.now() + ms, run)
+      const until = await operations.record('sleep', () => clock.now() + ms)
       await sleep(clock, Math.max(0, until - clock.now()), mcpReq.signal)
     },
-    now: () => exchange.recall('now', () => clock.now(), run),
-    status: () =>
-      exchange.recall(
-        'status',
-        async () => {
-          const uptimeSeconds = (clock.now() - status.startedAt) / 1000
-          return { sessions: await status.countSessions(), uptimeSeconds }
-        },
-        run,
-      ),
-    async step(name, fn) {
-      const stream = await exchange.openStream(run)
-      return exchange.record(`step ${name}`, (op) => fn(`${stream}/${op}/${name}`), run)
+    now: () => operations.recall('now', () => clock.now()),
+    status() {
+      const uptimeSeconds = (clock.now() - status.startedAt) / 1000
+      const look = async () => ({ sessions: await status.countSessions(), uptimeSeconds })
+      return operations.recall('status', look)
     },
+    step: (name, fn) => operations.step(name, fn),
     elicit: (form) => mcpReq.elicitInput(form, ask),
     sample: (request) => mcpReq.requestSampling(request, ask),
   }
 }
 
 const MAX_TIMER_MS = 2 ** 31 - 1
-const NOTIFICATION = { jsonrpc: '2.0' } as const
 // From the least grave.
 const LEVELS: readonly LoggingLevel[] = [
   'debug',

@@ -1,23 +1,17 @@
-import type { JSONRPCNotification, JSONRPCRequest, RequestId } from '@modelcontextprotocol/server'
-import { isServerError, rpcErrorOf, ServerError, sessionNotFound } from '../errors.ts'
-import { questionId } from './call-log.ts'
+import type { JSONRPCRequest, RequestId } from '@modelcontextprotocol/server'
+import { httpStatusOf, isServerError, rpcErrorOf, ServerError, sessionNotFound } from '../errors.ts'
 import type { Clock } from './clock.ts'
 import { createStreamId, eventId, type EventId, type StreamId } from './ids.ts'
-import { Journal, stateOf, valueOf, type Operation } from './journal.ts'
+import { keyConflict, type Identity } from './identity.ts'
+import { Abandoned, Journal } from './journal.ts'
 import type { LiveSession } from './live-session.ts'
 import { respond } from './message.ts'
-import { freeze, type JsonValue, type SessionState } from './state.ts'
-import type {
-  Commit,
-  Entry,
-  Loaded,
-  RecordedAnswer,
-  Reply,
-  Result,
-  RpcOutcome,
-  SessionRecord,
-  Settings,
-} from './store.ts'
+import { Operations } from './operations.ts'
+import { OwnLog } from './own-log.ts'
+import type { Answer } from './router.ts'
+import type { SettingsChange } from './settings.ts'
+import { StagedChange } from './staged-change.ts'
+import type { Commit, Entry, Loaded, RecordedAnswer, Reply, RpcOutcome } from './store.ts'
 
 /** What an exchange needs of the runtime it is part of. */
 export interface ExchangeHost {
@@ -38,12 +32,6 @@ export interface ExchangeHost {
 }
 
 const NEEDS_NO_STATE = /^ping$|\/list$/
-
-type Change = (state: SessionState) => SessionState
-export type SettingsChange = (settings: Settings) => Settings
-
-/** What makes a call the same call when it is sent again. */
-export type Identity = Pick<Reply, 'key' | 'fingerprint' | 'attempt'>
 
 export type ExchangeAnswer =
   | { readonly kind: 'reply'; readonly outcome: RpcOutcome }
@@ -66,19 +54,18 @@ export class Exchange {
   readonly request: JSONRPCRequest
   readonly identity: Identity | undefined
   readonly answer: Promise<ExchangeAnswer>
-  /** The number of its present run; what an earlier run still does is ignored. */
-  run = 0
+  readonly host: ExchangeHost
+  readonly journal = new Journal()
+  readonly staged = new StagedChange()
+  /** Those of its present run; what an earlier run still does is ignored. */
+  operations: Operations
 
-  readonly #host: ExchangeHost
-  readonly #journal = new Journal()
   readonly #resolve: (answer: ExchangeAnswer) => void
   readonly #done = Promise.withResolvers<void>()
-  #stream: { readonly id: StreamId; next: number } | undefined
-  #staged: { readonly from: number; state: SessionState; readonly release: () => void } | undefined
+  #log: OwnLog | undefined
   #over = false
   #cancelled = false
   #queue: Promise<unknown> = Promise.resolve()
-  #updates: Promise<unknown> = Promise.resolve()
 
   constructor(
     request: JSONRPCRequest,
@@ -88,11 +75,17 @@ export class Exchange {
   ) {
     this.request = request
     this.identity = identity
-    this.#host = host
+    this.host = host
+    this.operations = new Operations(this, 0)
     const { promise, resolve } = Promise.withResolvers<ExchangeAnswer>()
     this.answer = promise
     this.#resolve = resolve
     if (begun !== undefined) this.#goOn(begun)
+  }
+
+  /** Resolves when what was said before has been written, or has failed. */
+  get written(): Promise<unknown> {
+    return this.#queue
   }
 
   /** Resolves when the call is over, its stream included. */
@@ -101,107 +94,38 @@ export class Exchange {
   }
 
   get stream(): StreamId | undefined {
-    return this.#stream?.id
+    return this.#log?.stream
+  }
+
+  get run(): number {
+    return this.operations.run
   }
 
   restart(run: number): void {
-    this.run = run
-    this.#journal.restart()
-  }
-
-  async read(run = this.run): Promise<SessionState> {
-    const { op, known } = this.#begin('read', run)
-    if (known !== undefined) return stateOf(known)
-    const record = this.#staged ?? (await this.#host.session.load())?.record
-    if (record === undefined) throw this.#fail(sessionNotFound())
-    this.#mustGoOn(run)
-    const { state } = record
-    this.#journal.note(op, 'read', { state }, 'version' in record ? record.version : undefined)
-    return state
-  }
-
-  /** One after the other, also where a tool does not wait: the turn is the call's, not an update's. */
-  update(change: Change, run = this.run): Promise<SessionState> {
-    const operation = this.#begin('update', run)
-    const done = this.#updates.then(() => this.#update(operation, change, run))
-    this.#updates = done.catch(() => undefined)
-    return done
-  }
-
-  /** What `make` answers: noted, and written with what is said or done next. */
-  async recall<T extends JsonValue>(
-    what: string,
-    make: () => T | Promise<T>,
-    run = this.run,
-  ): Promise<T> {
-    const { op, known } = this.#begin(what, run)
-    if (known !== undefined) return valueOf(known) as T
-    const value = await make()
-    this.#mustGoOn(run)
-    this.#journal.note(op, what, { value })
-    return value
-  }
-
-  /** What `make` answers, or that it failed: written before anybody is told. */
-  async record<T extends JsonValue>(
-    what: string,
-    make: (op: number) => T | Promise<T>,
-    run = this.run,
-  ): Promise<T> {
-    const { op, known } = this.#begin(what, run)
-    if (known !== undefined) return valueOf(known) as T
-    const result = await resultOf(() => make(op))
-    await this.#inOrder(() => this.#write([{ kind: 'did', op, what, ...result }]), run)
-    return valueOf(result) as T
-  }
-
-  /** Sends a notification on the call's stream; one that is muted is only noted. */
-  async say(message: JSONRPCNotification, run = this.run, muted = false) {
-    const { op, known } = this.#begin(message.method, run)
-    if (known !== undefined) return
-    if (muted) return this.#journal.note(op, message.method, { value: null })
-    await this.#inOrder(() => this.#write([{ kind: 'message', op, message }]), run)
-  }
-
-  /** Puts a question to the client. Resolves with the answer, whichever process is given it. */
-  async ask(question: JSONRPCRequest, run = this.run): Promise<RpcOutcome> {
-    const { op, known } = this.#begin(question.method, run)
-    const stream = await this.openStream(run)
-    const { clock, askTimeoutMs } = this.#host
-    let until = clock.now() + askTimeoutMs
-    if (known?.kind === 'message') until = known.until ?? until
-    else {
-      const message = { ...question, id: questionId(stream, op) }
-      await this.#inOrder(() => this.#write([{ kind: 'message', op, message, until }]), run)
-    }
-    const stop = clock.timer(Math.max(0, until - clock.now()), () => {
-      this.#host.answer(stream, op, { error: UNANSWERED }).catch(() => undefined)
-    })
-    const over = this.#done.promise.then(() => Promise.reject(new Abandoned()))
-    return Promise.race([this.#journal.answer(op), over]).finally(stop)
+    this.operations = new Operations(this, run)
+    this.journal.restart()
   }
 
   /** Gives the call a stream before there is anything to say, and writes what was only noted. */
   async openStream(run = this.run): Promise<StreamId> {
-    await this.#inOrder(() => this.#write([]), run)
-    if (this.#stream === undefined) throw new Abandoned()
-    return this.#stream.id
+    await this.inOrder(() => this.write([]), run)
+    if (this.#log === undefined) throw new Abandoned()
+    return this.#log.stream
   }
 
   /** Looks for what others have added to the call's log, if its end is at `last` or behind. */
   async hear(last = Number.POSITIVE_INFINITY): Promise<void> {
     const look = async (): Promise<void> => {
-      if (this.#stream === undefined || last < this.#stream.next) return
       // What can't be read now is found with the next commit.
-      await this.#catchUp().catch(() => undefined)
+      if (this.#log?.isBehind(last)) await this.#catchUp(this.#log).catch(() => undefined)
     }
-    await this.#inOrder(look).catch(() => undefined)
+    await this.inOrder(look).catch(() => undefined)
   }
 
   /** Answers the request. What `change` makes of the session's settings is committed with it. */
   async finish(outcome: RpcOutcome, change?: SettingsChange): Promise<void> {
-    await this.#inOrder(() => {
-      this.#journal.end()
+    await this.inOrder(() => {
+      this.journal.end()
       return this.#finish(outcome, change)
     }).catch(() => undefined)
   }
@@ -209,100 +133,34 @@ export class Exchange {
   /** Ends the call for its client, and lets go of what was not committed. */
   async cancel(): Promise<void> {
     this.#cancelled = true
-    this.#unstage()
-    this.#host.stop(this)
+    this.staged.drop()
+    this.host.stop(this)
     const end = (): Promise<void> => this.#finish({ error: CANCELLED })
-    await this.#inOrder(end, this.run, true).catch(() => undefined)
+    await this.inOrder(end, this.run, true).catch(() => undefined)
   }
 
   /** Ends the call with the session it belongs to. */
   abort(error: ServerError): void {
-    this.#fail(error)
-    this.#host.stop(this)
+    this.fail(error)
+    this.host.stop(this)
   }
 
   #goOn({ stream, entries }: Begun): void {
-    this.#stream = { id: stream, next: entries.length + 1 }
-    for (const entry of entries) this.#journal.hear(entry)
-    this.#host.hold(stream)
-    this.#resolve({ kind: 'stream', after: eventId({ stream, after: 1 }), id: this.request.id })
-  }
-
-  #begin(what: string, run: number): Operation {
-    this.#mustGoOn(run)
-    try {
-      return this.#journal.begin(what)
-    } catch (error) {
-      // That its tool is told is not enough: it could go on.
-      void this.#inOrder(() => Promise.reject(error)).catch(() => undefined)
-      throw error
-    }
-  }
-
-  async #update({ op, known }: Operation, change: Change, run: number): Promise<SessionState> {
-    this.#mustGoOn(run)
-    if (known !== undefined) return stateOf(known)
-    if (this.#staged !== undefined) {
-      this.#staged.state = this.#changed(op, change, this.#staged.state)
-      this.#journal.note(op, 'update', { state: this.#staged.state })
-      return this.#staged.state
-    }
-    const release = await this.#host.session.turn()
-    try {
-      // What is being said may be opening the stream: only then is it known how to commit this.
-      await this.#queue
-      this.#mustGoOn(run)
-      if (this.#stream !== undefined) {
-        return await this.#updateNow(op, change, run)
-      }
-      const { state, version } = this.#host.session.record
-      const next = this.#changed(op, change, state)
-      this.#staged = { from: version, state: next, release }
-      this.#journal.note(op, 'update', { state: next })
-      return next
-    } finally {
-      if (this.#staged === undefined) release()
-    }
-  }
-
-  /** Once a call's stream is open its updates can't wait for the reply. */
-  async #updateNow(op: number, change: Change, run: number): Promise<SessionState> {
-    for (
-      let record: SessionRecord | undefined = this.#host.session.record;
-      record !== undefined;
-      record = (await this.#host.session.load())?.record
-    ) {
-      const from = record.version
-      const state = this.#changed(op, change, record.state)
-      const entry: Entry = { kind: 'did', op, what: 'update', state }
-      const committed = await this.#inOrder(
-        () => this.#append([entry], { change: { from, state } }),
-        run,
-      )
-      if (committed) return state
-    }
-    throw this.#fail(sessionNotFound())
-  }
-
-  /** A change that throws is the tool's own affair, on each run the same. */
-  #changed(op: number, change: Change, before: SessionState): SessionState {
-    try {
-      return freeze(change(before))
-    } catch (error) {
-      this.#journal.note(op, 'update', { error: messageOf(error) })
-      throw error
-    }
+    this.#log = this.#createLog(stream, entries.length + 1)
+    for (const entry of entries) this.journal.hear(entry)
+    this.host.hold(stream)
+    this.#resolve(streamAnswer(stream, this.request.id))
   }
 
   async #finish(outcome: RpcOutcome, change?: SettingsChange): Promise<void> {
-    if (this.#stream !== undefined) {
+    if (this.#log !== undefined) {
       await this.#writeEnd(outcome)
-    } else if (this.#staged !== undefined) {
+    } else if (this.staged.state !== undefined) {
       const reply = this.#replyRecord({ kind: 'reply', outcome })
-      await this.#commit({ ...this.#takeStaged(), ...reply })
+      await this.#commit({ ...this.staged.take(), ...reply })
     } else if (change !== undefined) {
-      const staged = await this.#host.session.turn()
-      await this.#commit({ settings: change(this.#host.session.record.settings), staged })
+      const release = await this.host.session.turn()
+      await this.#commit({ settings: change(this.host.session.record.settings), release })
     } else {
       const loaded = await this.#use()
       if (loaded === undefined) throw sessionNotFound()
@@ -314,7 +172,7 @@ export class Exchange {
 
   /** While the store is away, what needs no state is answered from what was last known. */
   #use(): Promise<Loaded | undefined> {
-    const { session } = this.#host
+    const { session } = this.host
     return session.load(this.identity?.key).catch((error: unknown) => {
       if (NEEDS_NO_STATE.test(this.request.method)) return { record: session.record }
       throw error
@@ -322,82 +180,65 @@ export class Exchange {
   }
 
   async #writeEnd(outcome: RpcOutcome): Promise<void> {
-    const { id } = this.request
-    const end: Entry = { kind: 'end', message: respond(id, outcome) }
-    if (this.#stream !== undefined) await this.#appendAll([end])
+    const message = respond(this.request.id, outcome)
+    if (this.#log !== undefined) await this.#appendAll([{ kind: 'end', message }])
   }
 
-  async #write(entries: readonly Entry[]): Promise<void> {
-    if (this.#stream === undefined) await this.#open(entries)
-    else if (entries.length > 0 || this.#journal.hasNotes) await this.#appendAll(entries)
+  async write(entries: readonly Entry[]): Promise<void> {
+    if (this.#log === undefined) await this.#open(entries)
+    else if (entries.length > 0 || this.journal.hasNotes) await this.#appendAll(entries)
   }
 
   async #open(entries: readonly Entry[]): Promise<void> {
-    const id = createStreamId()
-    const batch = this.#journal.batch(entries)
+    const stream = createStreamId()
+    const { id } = this.request
+    const batch = this.journal.batch(entries)
     const all = [{ kind: 'begin', request: this.request } as const, ...batch.entries]
-    const reply = this.#replyRecord({ kind: 'stream', stream: id, id: this.request.id })
-    this.#host.hold(id)
+    const reply = this.#replyRecord({ kind: 'stream', stream, id })
+    this.host.hold(stream)
     try {
-      const append = [{ stream: id, at: 1, entries: all }]
-      await this.#commit({ ...this.#takeStaged(), ...reply, append })
+      const append = [{ stream, at: 1, entries: all }]
+      await this.#commit({ ...this.staged.take(), ...reply, append })
     } catch (error) {
-      this.#host.letGo(id, !isAway(error))
+      this.host.letGo(stream, !isAway(error))
       throw error
     }
-    this.#journal.written(batch)
-    this.#stream = { id, next: all.length + 1 }
-    this.#resolve({ kind: 'stream', after: eventId({ stream: id, after: 1 }), id: this.request.id })
+    this.journal.written(batch)
+    this.#log = this.#createLog(stream, all.length + 1)
+    this.#resolve(streamAnswer(stream, id))
+  }
+
+  #createLog(stream: StreamId, next: number): OwnLog {
+    return new OwnLog(this.host.session, this.journal, stream, next)
   }
 
   async #appendAll(entries: readonly Entry[]): Promise<void> {
-    while (!(await this.#append(entries))) if (this.#over) throw new Abandoned()
+    while (!(await this.append(entries))) if (this.#over) throw new Abandoned()
   }
 
-  /**
-   * Writes what is noted, `entries` and `commit` at the log's end as it is known here. False if that
-   * is not its end, which is then looked for, or if the state has another version.
-   */
-  async #append(entries: readonly Entry[], commit: Pick<Commit, 'change'> = {}): Promise<boolean> {
-    const stream = this.#stream
-    if (stream === undefined) throw new Abandoned()
-    const version = commit.change && commit.change.from + 1
-    const batch = this.#journal.batch(entries, version)
-    const append = [{ stream: stream.id, at: stream.next, entries: batch.entries }]
-    const outcome = await this.#host.session.commit({ ...commit, append })
-    if (outcome.kind === 'gone') throw sessionNotFound()
-    if (outcome.kind === 'committed') {
-      this.#journal.written(batch)
-      stream.next += batch.entries.length
-      return true
-    }
-    await this.#catchUp()
+  async append(entries: readonly Entry[], change?: Commit['change']): Promise<boolean> {
+    if (this.#log === undefined) throw new Abandoned()
+    if (await this.#log.append(entries, change)) return true
+    await this.#catchUp(this.#log)
     return false
   }
 
-  /** Takes in what others have added to the log since this holder last wrote to it. */
-  async #catchUp(): Promise<void> {
-    const stream = this.#stream
-    if (stream === undefined) return
-    const stored = await this.#host.session.entries(stream.id, stream.next - 1)
-    if (stored === undefined) throw sessionNotFound()
-    for (const entry of stored.entries) {
-      stream.next++
-      this.#journal.hear(entry)
-      if (entry.kind === 'cancel' && !this.#cancelled) void this.cancel()
-      if (entry.kind === 'taken' || entry.kind === 'end') this.#lose()
+  async #catchUp(log: OwnLog): Promise<void> {
+    for (const { kind } of await log.catchUp()) {
+      if (kind === 'cancel' && !this.#cancelled) void this.cancel()
+      if (kind === 'taken' || kind === 'end') this.#lose()
     }
   }
 
   /** Another holder runs the call, or will: what this one has not written did not happen. */
   #lose(): void {
     this.#settle({ kind: 'failed', error: lost() })
-    this.#host.stop(this)
+    this.host.stop(this)
   }
 
-  async #commit({ staged, ...commit }: Commit & { staged?: () => void }): Promise<void> {
+  async #commit({ release, ...commit }: Commit & { release?: () => void }): Promise<void> {
     try {
-      const outcome = await this.#host.session.commit(commit)
+      const outcome = await this.host.session.commit(commit)
       switch (outcome.kind) {
         case 'committed':
           return
@@ -406,15 +247,15 @@ export class Exchange {
           break
         case 'conflict':
           // Nobody has seen anything of this run.
-          await this.#host.rerun(this)
+          await this.host.rerun(this)
           break
         case 'gone':
           throw sessionNotFound()
       }
     } catch (error) {
-      throw this.#fail(error)
+      throw this.fail(error)
     } finally {
-      staged?.()
+      release?.()
     }
     throw new Abandoned()
   }
@@ -423,72 +264,53 @@ export class Exchange {
     return this.identity === undefined ? {} : { reply: { ...this.identity, answer } }
   }
 
-  #takeStaged(): Pick<Commit, 'change'> & { staged?: () => void } {
-    if (this.#staged === undefined) return {}
-    const { from, state, release } = this.#staged
-    this.#staged = undefined
-    return { change: { from, state }, staged: release }
-  }
-
-  #unstage(): void {
-    this.#takeStaged().staged?.()
-  }
-
   /** What is said and done becomes visible in the order in which it was said and done. */
-  #inOrder<T>(act: () => Promise<T>, run = this.run, cancelling = false): Promise<T> {
+  inOrder<T>(act: () => Promise<T>, run = this.run, cancelling = false): Promise<T> {
     const done = this.#queue.then(() => this.#attempt(act, run, cancelling))
     this.#queue = done.catch(() => undefined)
     return done
   }
 
   async #attempt<T>(act: () => Promise<T>, run: number, cancelling: boolean): Promise<T> {
-    this.#mustGoOn(run, cancelling)
+    this.mustGoOn(run, cancelling)
     try {
       return await act()
     } catch (error) {
       if (error instanceof Abandoned) throw error
       // Whether the last commit was made nobody knows, so the call goes on from what is stored.
-      if (this.#stream !== undefined && isAway(error)) this.#lose()
+      if (this.#log !== undefined && isAway(error)) this.#lose()
       else await this.#failStream(error)
       throw error
     }
   }
 
   /** What was begun must have an end, even where the rest could not be written. */
-  async #failStream(error: unknown): Promise<void> {
-    const known = knownError(error)
+  async #failStream(cause: unknown): Promise<void> {
+    const known = knownError(cause)
     await this.#writeEnd({ error: rpcErrorOf(known) }).catch(() => undefined)
-    this.#fail(known)
+    this.fail(known)
   }
 
-  #mustGoOn(run: number, cancelling = false): void {
+  mustGoOn(run: number, cancelling = false): void {
     if (this.#over || (this.#cancelled && !cancelling) || run !== this.run) throw new Abandoned()
   }
 
-  #fail(error: unknown): ServerError {
+  fail(error: unknown): ServerError {
     const known = knownError(error)
     this.#settle({ kind: 'failed', error: known }, true)
     return known
   }
 
   #settle(answer: ExchangeAnswer, ended = false): void {
-    if (this.#stream !== undefined && !this.#over) this.#host.letGo(this.#stream.id, ended)
+    if (this.#log !== undefined && !this.#over) this.host.letGo(this.#log.stream, ended)
     this.#over = true
-    this.#unstage()
+    this.staged.drop()
     this.#resolve(answer)
     this.#done.resolve()
   }
 }
 
-/** Thrown into a run that nobody waits for any more. */
-class Abandoned extends Error {
-  constructor() {
-    super('Cannot go on: this run of the call is over')
-  }
-}
-
 const CANCELLED = { code: -32800, message: 'Cannot finish call: the client has cancelled it' }
-const UNANSWERED = { code: -32001, message: 'Cannot go on: the client has not answered in time' }
 
 function knownError(error: unknown): ServerError {
   return isServerError(error) ? error : new ServerError('internal_error', 'Internal error')
@@ -502,26 +324,26 @@ function lost(): ServerError {
   return new ServerError('call_interrupted', 'Cannot finish call here: it goes on elsewhere')
 }
 
-async function resultOf(make: () => JsonValue | Promise<JsonValue>): Promise<Result> {
-  try {
-    return { value: await make() }
-  } catch (error) {
-    return { error: messageOf(error) }
+/** Throws what is no answer to a request, but a refusal of it. */
+export function answerTo(request: JSONRPCRequest, answer: ExchangeAnswer): Answer {
+  if (answer.kind === 'stream') {
+    const { after, id } = answer
+    return { kind: 'stream', after, ...(id !== request.id && { replyAs: request.id }) }
   }
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error)
+  if (answer.kind === 'reply') {
+    return { kind: 'reply', body: JSON.stringify(respond(request.id, answer.outcome)) }
+  }
+  const { error } = answer
+  if (httpStatusOf(error.code) !== 200) throw error
+  return answerTo(request, { kind: 'reply', outcome: { error: rpcErrorOf(error) } })
 }
 
 function answerFrom(reply: Reply, identity: Identity | undefined): ExchangeAnswer {
   if (reply.fingerprint !== identity?.fingerprint) return { kind: 'failed', error: keyConflict() }
   const { answer } = reply
-  if (answer.kind === 'reply') return answer
-  return { kind: 'stream', after: eventId({ stream: answer.stream, after: 1 }), id: answer.id }
+  return answer.kind === 'reply' ? answer : streamAnswer(answer.stream, answer.id)
 }
 
-export function keyConflict(): ServerError {
-  const why = 'it was used for a call with other arguments'
-  return new ServerError('idempotency_key_conflict', `Cannot use idempotency key again: ${why}`)
+function streamAnswer(stream: StreamId, id: RequestId): ExchangeAnswer {
+  return { kind: 'stream', after: eventId({ stream, after: 1 }), id }
 }

@@ -1,8 +1,11 @@
 import type { JSONRPCRequest } from '@modelcontextprotocol/server'
 import { ServerError } from '../errors.ts'
-import type { Identity } from './exchange.ts'
 import type { Post } from './router.ts'
+import type { Reply } from './store.ts'
 import type { Tool } from './tool.ts'
+
+/** What makes a call the same call when it is sent again. */
+export type Identity = Pick<Reply, 'key' | 'fingerprint' | 'attempt'>
 
 const META_KEY = 'dev.holdfast/idempotency-key'
 const MAX_KEY_LENGTH = 128
@@ -56,4 +59,9 @@ function canonical(value: unknown): string {
     if (typeof part !== 'object' || part === null || Array.isArray(part)) return part
     return Object.fromEntries(Object.entries(part).toSorted(([a], [b]) => (a < b ? -1 : 1)))
   })
+}
+
+export function keyConflict(): ServerError {
+  const why = 'it was used for a call with other arguments'
+  return new ServerError('idempotency_key_conflict', `Cannot use idempotency key again: ${why}`)
 }

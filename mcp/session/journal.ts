@@ -116,6 +116,13 @@ export class Journal {
   }
 }
 
+/** Thrown into a run that nobody waits for any more. */
+export class Abandoned extends Error {
+  constructor() {
+    super('Cannot go on: this run of the call is over')
+  }
+}
+
 /** What an operation came to, for its tool. An error is one with the same words. */
 export function valueOf(known: Recorded | Result): JsonValue {
   if ('error' in known) throw new Error(known.error)
@@ -126,6 +133,19 @@ export function valueOf(known: Recorded | Result): JsonValue {
 export function stateOf(known: Recorded): SessionState {
   valueOf(known)
   return 'state' in known && known.state !== undefined ? known.state : {}
+}
+
+/** What `make` came to, as it is recorded. */
+export async function resultOf(make: () => JsonValue | Promise<JsonValue>): Promise<Result> {
+  try {
+    return { value: await make() }
+  } catch (error) {
+    return { error: messageOf(error) }
+  }
+}
+
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
 }
 
 function nameOf(entry: Recorded): string {

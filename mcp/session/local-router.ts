@@ -98,9 +98,9 @@ export class LocalRouter implements SessionRouter {
   /** Goes on with a call whose lease was claimed for this process. */
   async takeOver(call: RunningCall): Promise<void> {
     const { id, stream } = call
-    await this.#use(id, undefined, (runtime) => runtime.takeOver(stream))
+    const taken = await this.#use(id, undefined, (runtime) => runtime.takeOver(stream))
     // It has ended, or its session has.
-    if (!this.#running.has(stream)) this.#peers.letGo(call, true)
+    if (taken === undefined || taken === 'over') this.#peers.letGo(call, true)
   }
 
   /** Resolves when no call runs here. */

@@ -13,6 +13,7 @@ import {
   type RequestId,
 } from '@modelcontextprotocol/server'
 import { ServerError } from '../errors.ts'
+import type { JsonObject } from './state.ts'
 import type { RpcOutcome } from './store.ts'
 
 /** One JSON-RPC message as a client may send it. */
@@ -58,6 +59,15 @@ export function parseInitialize(text: string): InitializeMessage {
 
 export function respond(id: RequestId, outcome: RpcOutcome): JSONRPCMessage {
   return { jsonrpc: '2.0', id, ...outcome } as JSONRPCMessage
+}
+
+/** A response without its id. */
+export function outcomeOf(
+  response: Pick<JSONRPCResultResponse, 'result'> | Pick<JSONRPCErrorResponse, 'error'>,
+): RpcOutcome {
+  if ('result' in response) return { result: response.result as JsonObject }
+  const { code, message, data } = response.error
+  return { error: { code, message, ...(data !== undefined && { data: data as JsonObject }) } }
 }
 
 function parseJson(text: string): unknown {

@@ -1,30 +1,41 @@
 import type {
-  JSONRPCErrorResponse,
   JSONRPCNotification,
   JSONRPCRequest,
-  JSONRPCResultResponse,
   LoggingLevel,
   ServerContext,
 } from '@modelcontextprotocol/server'
-import { httpStatusOf, rpcErrorOf, ServerError, sessionNotFound } from '../errors.ts'
+import { ServerError, sessionNotFound } from '../errors.ts'
 import type { Log } from '../log.ts'
 import type { Status } from '../status.ts'
 import { createCall, type Call } from './call.ts'
-import { addToCall, findCalls, isOpenQuestion, parseQuestionId, takeCall } from './call-log.ts'
+import {
+  answerQuestion,
+  cancelCall,
+  findCalls,
+  parseQuestionId,
+  takeCall,
+  type Taken,
+} from './call-log.ts'
 import type { Clock } from './clock.ts'
-import { Exchange, keyConflict, type ExchangeAnswer, type ExchangeHost } from './exchange.ts'
-import { identify } from './identity.ts'
+import { answerTo, Exchange, type ExchangeHost } from './exchange.ts'
+import { identify, keyConflict } from './identity.ts'
 import { createStreamId, type Principal, type StreamId } from './ids.ts'
 import { LiveSession, type LiveSessionOptions } from './live-session.ts'
-import { parseInitialize, parseMessage, respond, type InitializeMessage } from './message.ts'
+import {
+  outcomeOf,
+  parseInitialize,
+  parseMessage,
+  respond,
+  type InitializeMessage,
+} from './message.ts'
 import { refusalOf } from './refusal.ts'
 import type { Answer, Post, StateOf, Unserved } from './router.ts'
 import { createServer, refuseUnsafeKeys } from './server.ts'
 import { settingsChange } from './settings.ts'
 import type { JsonObject } from './state.ts'
-import type { Entry, RpcOutcome, SessionRecord } from './store.ts'
+import type { RpcOutcome, SessionRecord } from './store.ts'
 import type { Pack } from './tool.ts'
-import { SessionTransport } from './transport.ts'
+import { SessionTransport, type Response } from './transport.ts'
 
 export interface RuntimeOptions extends Omit<LiveSessionOptions, 'shownAt'> {
   readonly pack: Pack
@@ -50,8 +61,6 @@ interface RuntimeLimits {
   /** How long a question to the client may stay open. */
   readonly askTimeoutMs: number
 }
-
-type Response = JSONRPCResultResponse | JSONRPCErrorResponse
 
 /** Starts a session: `post` must be its `initialize` request. */
 export async function openSession(
@@ -82,8 +91,6 @@ export class SessionRuntime {
   readonly #exchanges = new Map<number, Exchange>()
   readonly #byKey = new Map<string, Exchange>()
   readonly #host: ExchangeHost
-  /** Takes the answers to requests of our own, which no client hears of. */
-  #answered: ((response: Response) => void) | undefined
   #watching = false
 
   constructor(options: RuntimeOptions) {
@@ -96,15 +103,15 @@ export class SessionRuntime {
       clock: options.clock,
       askTimeoutMs: options.limits.askTimeoutMs,
       rerun: (exchange) => this.#rerun(exchange),
-      stop: ({ run }) => this.#transport.receiveNotification(cancelled(run)),
+      stop: ({ run }) => this.#transport.cancel(run),
       hold: options.hold,
       letGo: options.letGo,
       answer: (stream, op, outcome) => this.#answerQuestion(stream, op, outcome),
     }
     this.#transport = new SessionTransport(id, {
-      replied: (run, response) => this.#replied(run, response),
+      replied: (run, outcome) => this.#replied(run, outcome),
       said: (message, run) => this.#said(message, run),
-      asked: (question, run) => this.#exchange(run).ask(question, run),
+      asked: (question, run) => this.#exchange(run).operations.ask(question),
       failed: ({ message }) => log({ event: 'sdk_error', session: id, message }),
     })
   }
@@ -115,8 +122,8 @@ export class SessionRuntime {
 
   async begin(request: InitializeMessage, principal: Principal): Promise<RpcOutcome> {
     await this.#connect()
-    const outcome = await this.#ask(request)
     const initialize = request.params as JsonObject
+    const outcome = await this.#transport.ask('initialize', initialize)
     await this.#session.begin({ principal, initialize, standalone: createStreamId() })
     const { name, version } = request.params.clientInfo
     const { log, id } = this.#options
@@ -130,10 +137,10 @@ export class SessionRuntime {
     const record = (await this.#session.load())?.record
     if (record === undefined) return false
     await this.#connect()
-    await this.#ask({ jsonrpc: '2.0', id: 0, method: 'initialize', params: record.initialize })
+    await this.#transport.ask('initialize', record.initialize)
     const level = record.settings.logLevel
     if (level !== undefined) {
-      await this.#ask({ jsonrpc: '2.0', id: 0, method: 'logging/setLevel', params: { level } })
+      await this.#transport.ask('logging/setLevel', { level })
     }
     const tookMs = clock.now() - startedAt
     log({ event: 'session_restored', session: id, version: record.version, tookMs })
@@ -162,18 +169,20 @@ export class SessionRuntime {
     await Promise.all(this.#open().map(({ done }) => done))
   }
 
-  /** Goes on with a call that nobody runs; does nothing if it has ended, or runs here. */
-  async takeOver(stream: StreamId): Promise<void> {
-    if (this.#running(stream) !== undefined) return
+  /** Goes on with a call that nobody runs. */
+  async takeOver(stream: StreamId): Promise<Taken['kind']> {
+    if (this.#open().some((exchange) => exchange.stream === stream)) return 'elsewhere'
     const { store, id, instance, log } = this.#options
-    const entries = await takeCall(store, id, stream, instance)
-    const [first] = entries ?? []
-    if (entries === undefined || first?.kind !== 'begin') return
+    const taken = await takeCall(store, { id, stream }, instance)
+    if (taken.kind !== 'taken') return taken.kind
+    const { log: entries } = taken
+    const [first] = entries
+    if (first?.kind !== 'begin') return 'over'
     log({ event: 'call_taken_over', session: id, stream })
     const exchange = new Exchange(first.request, undefined, this.#host, { stream, entries })
-    void exchange.done.then(() => this.#forget(exchange))
-    this.#run(exchange)
+    this.#begin(exchange)
     if (entries.some(({ kind }) => kind === 'cancel')) await exchange.cancel()
+    return 'taken'
   }
 
   /** Others have added to the log of a call, whose end is at `last` now; or may have to any. */
@@ -201,18 +210,22 @@ export class SessionRuntime {
     const identity = await identify(request, post, this.#options.pack.tools)
     const running = identity && this.#byKey.get(identity.key)
     if (running !== undefined && running.identity?.fingerprint !== identity?.fingerprint) {
-      return this.#answer(request, { kind: 'failed', error: keyConflict() })
+      return answerTo(request, { kind: 'failed', error: keyConflict() })
     }
-    return this.#answer(request, await (running ?? this.#start(request, identity)).answer)
+    return answerTo(request, await (running ?? this.#start(request, identity)).answer)
   }
 
   #start(request: JSONRPCRequest, identity: Exchange['identity']): Exchange {
     const exchange = new Exchange(request, identity, this.#host)
     if (identity !== undefined) this.#byKey.set(identity.key, exchange)
-    void exchange.done.then(() => this.#forget(exchange))
-    this.#run(exchange)
+    this.#begin(exchange)
     this.#watch()
     return exchange
+  }
+
+  #begin(exchange: Exchange): void {
+    void exchange.done.then(() => this.#forget(exchange))
+    this.#run(exchange)
   }
 
   #run(exchange: Exchange): void {
@@ -248,30 +261,15 @@ export class SessionRuntime {
     })
   }
 
-  #answer(request: JSONRPCRequest, answer: ExchangeAnswer): Answer {
-    if (answer.kind === 'stream') {
-      const { after, id } = answer
-      return { kind: 'stream', after, ...(id !== request.id && { replyAs: request.id }) }
-    }
-    if (answer.kind === 'reply') {
-      return { kind: 'reply', body: JSON.stringify(respond(request.id, answer.outcome)) }
-    }
-    const { error } = answer
-    if (httpStatusOf(error.code) !== 200) return refusalOf(error, this.#options.log)
-    return this.#answer(request, { kind: 'reply', outcome: { error: rpcErrorOf(error) } })
-  }
-
-  async #replied(run: number, response: Response): Promise<void> {
-    if (this.#answered !== undefined) return this.#answered(response)
+  async #replied(run: number, outcome: RpcOutcome): Promise<void> {
     const exchange = this.#exchanges.get(run)
-    if (exchange === undefined) return
-    const outcome = outcomeOf(response)
-    await exchange.finish(outcome, settingsChange(exchange.request, outcome))
+    await exchange?.finish(outcome, settingsChange(exchange.request, outcome))
   }
 
   async #said(message: JSONRPCNotification, run: number | undefined): Promise<void> {
-    if (this.#answered !== undefined) return
-    await (run === undefined ? this.#session.say(message) : this.#exchanges.get(run)?.say(message))
+    await (run === undefined
+      ? this.#session.say(message)
+      : this.#exchanges.get(run)?.operations.say(message))
   }
 
   async #notification(notification: JSONRPCNotification): Promise<void> {
@@ -286,7 +284,7 @@ export class SessionRuntime {
     // Of two calls with one id nobody can say which is meant: cancelling is a wish, so let both be.
     if (quick.length + streams.length !== 1) return
     for (const exchange of quick) await exchange.cancel()
-    for (const stream of streams) await this.#add(stream, { kind: 'cancel' }, isNotCancelled)
+    for (const stream of streams) if (await cancelCall(store, { id, stream })) this.heard(stream)
   }
 
   async #response({ id, ...response }: Response): Promise<void> {
@@ -296,18 +294,9 @@ export class SessionRuntime {
     await this.#answerQuestion(asked.stream, asked.op, outcome)
   }
 
-  #answerQuestion(stream: StreamId, op: number, outcome: RpcOutcome): Promise<void> {
-    return this.#add(stream, { kind: 'answer', op, outcome }, (log) => isOpenQuestion(log, op))
-  }
-
-  /** Adds to a call's log, wherever the call runs. */
-  async #add(
-    stream: StreamId,
-    entry: Entry,
-    wants: (log: readonly Entry[]) => boolean,
-  ): Promise<void> {
+  async #answerQuestion(stream: StreamId, op: number, outcome: RpcOutcome): Promise<void> {
     const { store, id } = this.#options
-    if (await addToCall(store, id, stream, entry, wants)) this.heard(stream)
+    if (await answerQuestion(store, { id, stream }, op, outcome)) this.heard(stream)
   }
 
   async #connect(): Promise<void> {
@@ -324,27 +313,13 @@ export class SessionRuntime {
     const logLevel = (): LoggingLevel | undefined =>
       this.record.settings.logLevel as LoggingLevel | undefined
     const options = { session, principal, instance, clock, status, stateOf, logLevel }
-    return createCall(exchange, ctx, options)
+    return createCall(exchange.operations, ctx, options)
   }
 
   #exchange(run: number): Exchange {
     const exchange = this.#exchanges.get(run)
     if (exchange === undefined) throw new Error('Cannot go on with call: it is over')
     return exchange
-  }
-
-  #running(stream: StreamId): Exchange | undefined {
-    return this.#open().find((exchange) => exchange.stream === stream)
-  }
-
-  #ask(request: JSONRPCRequest): Promise<RpcOutcome> {
-    const { promise, resolve } = Promise.withResolvers<RpcOutcome>()
-    this.#answered = (response) => {
-      this.#answered = undefined
-      resolve(outcomeOf(response))
-    }
-    this.#transport.receiveRequest(request)
-    return promise
   }
 
   #open(): Exchange[] {
@@ -355,19 +330,4 @@ export class SessionRuntime {
     this.#exchanges.delete(run)
     if (identity !== undefined) this.#byKey.delete(identity.key)
   }
-}
-
-const isNotCancelled = (log: readonly Entry[]): boolean =>
-  log.every(({ kind }) => kind !== 'cancel')
-
-function cancelled(run: number): JSONRPCNotification {
-  return { jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId: run } }
-}
-
-function outcomeOf(
-  response: Pick<JSONRPCResultResponse, 'result'> | Pick<JSONRPCErrorResponse, 'error'>,
-): RpcOutcome {
-  if ('result' in response) return { result: response.result as JsonObject }
-  const { code, message, data } = response.error
-  return { error: { code, message, ...(data !== undefined && { data: data as JsonObject }) } }
 }

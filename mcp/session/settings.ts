@@ -1,6 +1,7 @@
 import type { JSONRPCRequest } from '@modelcontextprotocol/server'
-import type { SettingsChange } from './exchange.ts'
-import type { RpcOutcome } from './store.ts'
+import type { RpcOutcome, Settings } from './store.ts'
+
+export type SettingsChange = (settings: Settings) => Settings
 
 /** What `request`, if it went well, changes of its session's settings; `undefined` for nothing. */
 export function settingsChange(

@@ -9,12 +9,13 @@ import type {
   TransportSendOptions,
 } from '@modelcontextprotocol/server'
 import type { SessionId } from './ids.ts'
-import { respond } from './message.ts'
+import { outcomeOf, respond } from './message.ts'
+import type { JsonObject } from './state.ts'
 import type { RpcOutcome } from './store.ts'
 
 /** Who hears what the SDK's server says. Runs are numbered by `receiveRequest`. */
 export interface Listener {
-  replied(run: number, response: Response): Promise<void>
+  replied(run: number, outcome: RpcOutcome): Promise<void>
   /** A notification that belongs to a run, or to none. */
   said(message: JSONRPCNotification, run: number | undefined): Promise<void>
   /** A question to the client; resolves with the answer. */
@@ -22,7 +23,7 @@ export interface Listener {
   failed(error: Error): void
 }
 
-type Response = JSONRPCResultResponse | JSONRPCErrorResponse
+export type Response = JSONRPCResultResponse | JSONRPCErrorResponse
 
 /**
  * The SDK's side of a session. Requests are numbered anew on their way in, because clients exist
@@ -36,6 +37,8 @@ export class SessionTransport implements Transport {
 
   readonly #listener: Listener
   #runs = 0
+  /** Takes the answer to a request of our own. */
+  #answered: ((outcome: RpcOutcome) => void) | undefined
 
   constructor(sessionId: SessionId, listener: Listener) {
     this.sessionId = sessionId
@@ -59,12 +62,34 @@ export class SessionTransport implements Transport {
     return run
   }
 
+  /** Has the SDK answer a request of our own. What it says meanwhile, no client hears. */
+  async ask(method: string, params: JsonObject): Promise<RpcOutcome> {
+    const { promise, resolve } = Promise.withResolvers<RpcOutcome>()
+    this.#answered = resolve
+    this.receiveRequest({ jsonrpc: '2.0', id: 0, method, params })
+    const outcome = await promise
+    this.#answered = undefined
+    return outcome
+  }
+
   receiveNotification(message: JSONRPCNotification): void {
     this.onmessage?.(message)
   }
 
+  /** Tells a run that nobody waits for it any more. */
+  cancel(run: number): void {
+    const params = { requestId: run }
+    this.receiveNotification({ jsonrpc: '2.0', method: 'notifications/cancelled', params })
+  }
+
   async send(message: JSONRPCMessage, options?: TransportSendOptions): Promise<void> {
-    if (!('method' in message)) return this.#listener.replied(Number(message.id), message)
+    if (this.#answered !== undefined) {
+      if (!('method' in message)) this.#answered(outcomeOf(message))
+      return
+    }
+    if (!('method' in message)) {
+      return this.#listener.replied(Number(message.id), outcomeOf(message))
+    }
     const { relatedRequestId: run } = options ?? {}
     if ('id' in message) {
       // Only what a call asks is recorded with it; nothing else could take an answer after a restart.
