@@ -5,7 +5,7 @@ import { createMemoryStore } from '../mcp/session/memory-store.ts'
 import type { SessionStore } from '../mcp/session/store.ts'
 import { takeCensus } from './census.ts'
 import { createDeadline } from './deadline.ts'
-import { createRedisPeers, type RedisPeers } from './redis-peers.ts'
+import { RedisPeers } from './redis-peers.ts'
 import type { RedisScripts } from './redis-scripts.ts'
 import { createRedisStore } from './redis-store.ts'
 
@@ -62,7 +62,7 @@ export async function openStore(options: BackingStoreOptions): Promise<BackingSt
   return {
     store: counted.store,
     count: counted.count,
-    peers: createRedisPeers(timed, subscriber, clock),
+    peers: new RedisPeers(timed, subscriber, clock),
     ping: () =>
       timed.ping().then(
         () => true,

@@ -1,7 +1,7 @@
 import type { Clock } from '../mcp/session/clock.ts'
-import { parseStreamId, randomText } from '../mcp/session/ids.ts'
+import { parseStreamId, randomText, type SessionId, type StreamId } from '../mcp/session/ids.ts'
 import type { News, Peers, RunningCall } from '../mcp/session/peers.ts'
-import { channelOf, readScript, runScript, type RedisScripts } from './redis-scripts.ts'
+import { sessionKey, readScript, runScript, type RedisScripts } from './redis-scripts.ts'
 
 //   mcp:leases   sorted set   <session id>/<stream id> of each running call, by when its lease runs out
 const LEASES = 'mcp:leases'
@@ -27,87 +27,99 @@ export interface RedisSubscriber {
   on(event: 'ready', act: () => void): unknown
 }
 
-export interface RedisPeers extends Peers {
+export class RedisPeers implements Peers {
+  readonly #redis: RedisCommands
+  readonly #subscriber: RedisSubscriber
+  readonly #clock: Clock
+  /** This process among those that share the store. */
+  readonly #self = randomText(6)
+  readonly #held = new Set<string>()
+  readonly #listeners = new Set<(news: News) => void>()
+  #stopped = false
+
+  constructor(redis: RedisCommands, subscriber: RedisSubscriber, clock: Clock) {
+    this.#redis = redis
+    this.#subscriber = subscriber
+    this.#clock = clock
+    subscriber.on('ready', () => {
+      for (const hear of this.#listeners) hear({ kind: 'missed' })
+    })
+  }
+
+  listen(id: SessionId, hear: (news: News) => void): () => void {
+    const channel = sessionKey(id)
+    const onMessage = (message: string): void => {
+      const news = parseNews(message, this.#self)
+      if (news !== undefined) hear(news)
+    }
+    this.#listeners.add(hear)
+    // Only what is said from now on is heard.
+    const heard = (): void => hear({ kind: 'missed' })
+    this.#subscriber.sSubscribe(channel, onMessage).then(heard, () => undefined)
+    return () => {
+      this.#listeners.delete(hear)
+      this.#subscriber.sUnsubscribe(channel, onMessage).catch(() => undefined)
+    }
+  }
+
+  follows(id: SessionId, stream: StreamId): void {
+    const message = `followed ${stream} ${this.#self}`
+    this.#redis.sPublish(sessionKey(id), message).catch(() => undefined)
+  }
+
+  hold(call: RunningCall): void {
+    const name = nameOf(call)
+    this.#held.add(name)
+    // Should it fail, the next beat tells.
+    this.#keep({ calls: [name] }).catch(() => undefined)
+  }
+
+  letGo(call: RunningCall, ended: boolean): void {
+    const name = nameOf(call)
+    this.#held.delete(name)
+    if (ended) this.#redis.zRem(LEASES, name).catch(() => undefined)
+  }
+
+  async claim(call: RunningCall): Promise<boolean> {
+    return (await this.#keep({ claim: nameOf(call) })).length > 0
+  }
+
   /** Keeps this process's leases, and hands over the calls of processes that do not keep theirs. */
-  start(takeOver: (call: RunningCall) => Promise<void>): void
+  start(takeOver: (call: RunningCall) => Promise<void>): void {
+    const beat = async (): Promise<void> => {
+      const orphans = await this.#keep({ calls: this.#held, orphans: MAX_ORPHANS })
+      // One that can't be taken over now is an orphan again when its new lease has run out.
+      for (const orphan of orphans) takeOver(parseCall(orphan)).catch(() => undefined)
+    }
+    const plan = (): void => {
+      this.#clock.timer(BEAT_MS, () => {
+        if (!this.#stopped) void beat().then(plan, plan)
+      })
+    }
+    plan()
+  }
+
   /** Gives up all leases at once: others go on with the calls that run here. */
-  stop(): Promise<void>
+  async stop(): Promise<void> {
+    this.#stopped = true
+    const expired = Array.from(this.#held, (value) => ({ score: 0, value }))
+    if (expired.length > 0) await this.#redis.zAdd(LEASES, expired).catch(() => undefined)
+  }
+
+  /** Answers the calls whose leases were taken. */
+  async #keep({ calls = [], claim = '', orphans = 0 }: Keep): Promise<string[]> {
+    const args = [String(LEASE_MS), String(orphans), claim, ...calls]
+    return (await runScript(this.#redis, KEEP, [LEASES], args)) as string[]
+  }
 }
 
-export function createRedisPeers(
-  redis: RedisCommands,
-  subscriber: RedisSubscriber,
-  clock: Clock,
-): RedisPeers {
-  const self = randomText(6)
-  const held = new Set<string>()
-  const listeners = new Set<(news: News) => void>()
-  let stopped = false
-  subscriber.on('ready', () => {
-    for (const hear of listeners) hear({ kind: 'missed' })
-  })
-
-  async function keep(orphans: number, claim: string, calls: Iterable<string>): Promise<string[]> {
-    const args = [String(LEASE_MS), String(orphans), claim, ...calls]
-    return (await runScript(redis, KEEP, [LEASES], args)) as string[]
-  }
-
-  async function beat(takeOver: (call: RunningCall) => Promise<void>): Promise<void> {
-    const orphans = await keep(MAX_ORPHANS, '', held)
-    // One that can't be taken over now is an orphan again when its new lease has run out.
-    for (const orphan of orphans) takeOver(parseCall(orphan)).catch(() => undefined)
-  }
-
-  return {
-    listen(id, hear) {
-      const channel = channelOf(id)
-      const onMessage = (message: string): void => {
-        const news = parseNews(message, self)
-        if (news !== undefined) hear(news)
-      }
-      listeners.add(hear)
-      // Only what is said from now on is heard.
-      const heard = (): void => hear({ kind: 'missed' })
-      subscriber.sSubscribe(channel, onMessage).then(heard, () => undefined)
-      return () => {
-        listeners.delete(hear)
-        subscriber.sUnsubscribe(channel, onMessage).catch(() => undefined)
-      }
-    },
-    follows(id, stream) {
-      redis.sPublish(channelOf(id), `followed ${stream} ${self}`).catch(() => undefined)
-    },
-    hold(call) {
-      const name = nameOf(call)
-      held.add(name)
-      // Should it fail, the next beat tells.
-      keep(0, '', [name]).catch(() => undefined)
-    },
-    letGo(call, ended) {
-      const name = nameOf(call)
-      held.delete(name)
-      if (ended) redis.zRem(LEASES, name).catch(() => undefined)
-    },
-    async claim(call) {
-      return (await keep(0, nameOf(call), [])).length > 0
-    },
-    start(takeOver) {
-      const next = (): void => {
-        clock.timer(BEAT_MS, () => {
-          if (stopped) return
-          void beat(takeOver)
-            .catch(() => undefined)
-            .finally(next)
-        })
-      }
-      next()
-    },
-    async stop() {
-      stopped = true
-      const expired = Array.from(held, (value) => ({ score: 0, value }))
-      if (expired.length > 0) await redis.zAdd(LEASES, expired).catch(() => undefined)
-    },
-  }
+interface Keep {
+  /** Those that run here. */
+  readonly calls?: Iterable<string>
+  /** To take if nobody has it. */
+  readonly claim?: string
+  /** How many others that nobody has may be taken. */
+  readonly orphans?: number
 }
 
 function nameOf({ id, stream }: RunningCall): string {

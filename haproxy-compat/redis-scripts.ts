@@ -18,17 +18,18 @@ export interface Script {
   readonly sha: string
 }
 
-/** The braces keep all that is a session's in one cluster slot, so one script may touch it. */
+/**
+ * The braces keep all that is a session's in one cluster slot, so one script may touch it. The key's
+ * name is also that of the channel where news of the session is told.
+ */
 export const sessionKey = (id: SessionId): string => `mcp:{${id}}:session`
-/** Where news of a session is told: named like its key, which a script has at hand. */
-export const channelOf = sessionKey
 
-export function script(text: string): Script {
+export function scriptOf(text: string): Script {
   return { text, sha: createHash('sha1').update(text).digest('hex') }
 }
 
 export function readScript(file: string): Script {
-  return script(readFileSync(new URL(file, import.meta.url), 'utf8'))
+  return scriptOf(readFileSync(new URL(file, import.meta.url), 'utf8'))
 }
 
 export async function runScript(

@@ -19,7 +19,7 @@ import type {
 import {
   readScript,
   runScript,
-  script,
+  scriptOf,
   sessionKey,
   type RedisScripts,
   type Script,
@@ -48,7 +48,7 @@ const ROUTER_RETENTION_MS = 60_000
 const COMMIT = readScript('commit.lua')
 const LOAD = readScript('load.lua')
 const ENTRIES = readScript('entries.lua')
-const RUNNING = script("return redis.call('ZRANGE', KEYS[2], '+inf', '+inf', 'BYSCORE')")
+const RUNNING = scriptOf("return redis.call('ZRANGE', KEYS[2], '+inf', '+inf', 'BYSCORE')")
 const DROP = readScript('drop.lua')
 
 /** Keeps sessions in Redis 7 or later, one script a commit. `redis` is connected already. */
