@@ -38,7 +38,7 @@ export class LocalRouter implements SessionRouter {
   readonly #options: LocalRouterOptions
   /** In the order of their last use. */
   readonly #held = new Map<SessionId, Held>()
-  readonly #followers = new Followers()
+  readonly #followers: Followers
   readonly #ears = new Map<SessionId, Ear>()
   /** The calls that run here and have a log, and how to listen to their sessions no longer. */
   readonly #running = new Map<StreamId, () => void>()
@@ -48,6 +48,7 @@ export class LocalRouter implements SessionRouter {
   constructor(options: LocalRouterOptions) {
     this.#options = options
     this.#peers = options.peers ?? alone
+    this.#followers = new Followers(options.clock)
   }
 
   async open(post: Post): Promise<Opened> {

@@ -1,7 +1,8 @@
-import { ServerError } from '../errors.ts'
+import { isServerError, ServerError } from '../errors.ts'
+import { sleep, type Clock } from './clock.ts'
 import { parseEventId, type Position, type SessionId, type StreamId } from './ids.ts'
 import { eventsOf, type StreamEvent } from './router.ts'
-import type { SessionRecord, SessionStore } from './store.ts'
+import type { SessionRecord, SessionStore, StreamEntries } from './store.ts'
 
 /** Where a follower begins, and whether the stream has ended there. */
 export interface Start extends Position {
@@ -39,9 +40,17 @@ function unknownEvent(why: string): ServerError {
   return new ServerError('event_id_unknown', `Cannot resume stream: ${why}`)
 }
 
+// How long a follower waits for a store that is away before it looks again.
+const AWAY_MS = 200
+
 /** Wakes those who follow a stream of this process; a stream has one follower, the newest. */
 export class Followers {
+  readonly #clock: Clock
   readonly #followers = new Map<StreamId, Follower>()
+
+  constructor(clock: Clock) {
+    this.#clock = clock
+  }
 
   /** Says that `stream` has grown, up to place `last`. */
   wake(stream: StreamId, last = Number.POSITIVE_INFINITY): void {
@@ -101,7 +110,9 @@ export class Followers {
     try {
       for (; !state.superseded; await grown.promise) {
         grown = Promise.withResolvers<void>()
-        const stored = await store.entries(id, stream, state.after)
+        const look = (): Promise<StreamEntries | undefined> =>
+          store.entries(id, stream, state.after)
+        const stored = await this.#whenThere(look, () => state.over)
         if (stored === undefined) return
         yield* eventsOf(stream, stored)
         state.after = stored.at + stored.entries.length - 1
@@ -111,6 +122,19 @@ export class Followers {
       yield { kind: 'superseded' }
     } finally {
       if (this.#followers.get(stream) === follower) this.#followers.delete(stream)
+    }
+  }
+
+  /** Asks the store again as long as it is away: the client's connection is as good as before. */
+  async #whenThere<T>(look: () => Promise<T>, isOver: () => boolean): Promise<T> {
+    for (;;) {
+      try {
+        return await look()
+      } catch (error) {
+        const isAway = isServerError(error) && error.code === 'store_unavailable'
+        if (!isAway || isOver()) throw error
+      }
+      await sleep(this.#clock, AWAY_MS)
     }
   }
 }
