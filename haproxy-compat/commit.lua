@@ -1,32 +1,42 @@
--- One commit: all of it, or a word why not. KEYS and texts come from redis-store.ts.
+-- One commit: all of it, or a word why not. KEYS and texts come from redis-store.ts; nobody reads the
+-- texts here. What a commit does not have is ''.
 --   KEYS[1]  the session, a hash     KEYS[2]  ages, a sorted set: until when the fields that age are kept
---   ARGV[1]  time to live in ms      ARGV[2]  now in ms     ARGV[3]  for how long an ended stream is kept
---   ARGV[4]  the commit as JSON; its states, replies and entries are texts that nobody reads here
+--   ARGV[1]  time to live in ms      ARGV[2]  now in ms     ARGV[3]  until when an ended stream is kept
+--   ARGV[4]  begin                   ARGV[5]  the version that is changed     ARGV[6]  the new state
+--   ARGV[7]  settings                ARGV[8]  a reply's field     ARGV[9]  until when it is kept
+--   ARGV[10] the reply               ARGV[11] and on: for each stream its id, the place of the first entry,
+--                                    'begins', 'ends', both or '', how many entries, and these
 local session, ages = KEYS[1], KEYS[2]
-local ttl, now, retention = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local commit = cjson.decode(ARGV[4])
+local begin, from, reply = ARGV[4], ARGV[5], ARGV[8]
 
-local function place(stream)
+local appends = {}
+local at = 11
+while at <= #ARGV do
+  local count = tonumber(ARGV[at + 3])
+  appends[#appends + 1] = { stream = ARGV[at], place = tonumber(ARGV[at + 1]), mark = ARGV[at + 2], first = at + 4, count = count }
+  at = at + 4 + count
+end
+
+local function last(stream)
   return tonumber(redis.call('HGET', session, 'last:' .. stream) or '0')
 end
 
 -- Why not. The order matters: a known key is answered whatever the version is by now.
-local reply = commit.reply and 'reply:' .. commit.reply.key
-local stored = redis.call('HMGET', session, 'version', reply or 'version')
+local stored = redis.call('HMGET', session, 'version', reply)
 local version = tonumber(stored[1])
-if commit.begin then
+if begin ~= '' then
   if version then return { 'conflict' } end
   version = 0
 elseif not version then
   return { 'gone' }
 end
-if reply and stored[2] then
+if stored[2] then
   local kept = redis.call('ZSCORE', ages, reply)
-  if kept and tonumber(kept) > now then return { 'answered', stored[2] } end
+  if kept and tonumber(kept) > tonumber(ARGV[2]) then return { 'answered', stored[2] } end
 end
-if commit.change and commit.change.from ~= version then return { 'conflict' } end
-for _, part in ipairs(commit.append or {}) do
-  if part.at ~= place(part.stream) + 1 then return { 'conflict' } end
+if from ~= '' and tonumber(from) ~= version then return { 'conflict' } end
+for _, part in ipairs(appends) do
+  if part.place ~= last(part.stream) + 1 then return { 'conflict' } end
 end
 
 -- All of it.
@@ -35,43 +45,49 @@ local function set(name, value)
   fields[#fields + 1] = name
   fields[#fields + 1] = value
 end
-if commit.begin then
-  set('begin', commit.begin)
+if begin ~= '' then
+  set('begin', begin)
   set('state', '{}')
 end
-if commit.change then
+if from ~= '' then
   version = version + 1
-  set('state', commit.change.state)
+  set('state', ARGV[6])
 end
 set('version', version)
-if commit.settings then set('settings', commit.settings) end
-if reply then
-  set(reply, commit.reply.text)
-  redis.call('ZADD', ages, now + commit.reply.keep, reply)
+if ARGV[7] ~= '' then set('settings', ARGV[7]) end
+if reply ~= '' then
+  set(reply, ARGV[10])
+  redis.call('ZADD', ages, ARGV[9], reply)
 end
 redis.call('HSET', session, unpack(fields))
-for _, part in ipairs(commit.append or {}) do
-  for offset, text in ipairs(part.entries) do
-    redis.call('HSET', session, 'entry:' .. part.stream .. '.' .. (part.at + offset - 1), text)
+local grown = 0
+for _, part in ipairs(appends) do
+  for offset = 0, part.count - 1 do
+    redis.call('HSET', session, 'entry:' .. part.stream .. '.' .. (part.place + offset), ARGV[part.first + offset])
   end
-  local last = part.at + #part.entries - 1
-  redis.call('HSET', session, 'last:' .. part.stream, last)
-  if part.begins then redis.call('ZADD', ages, '+inf', 'stream:' .. part.stream) end
-  if part.ends then redis.call('ZADD', ages, now + retention, 'stream:' .. part.stream) end
-  redis.call('SPUBLISH', session, 'grown ' .. part.stream .. ' ' .. last)
+  local place = part.place + part.count - 1
+  redis.call('HSET', session, 'last:' .. part.stream, place)
+  if string.find(part.mark, 'begins') then redis.call('ZADD', ages, '+inf', 'stream:' .. part.stream) end
+  if string.find(part.mark, 'ends') then redis.call('ZADD', ages, ARGV[3], 'stream:' .. part.stream) end
+  redis.call('SPUBLISH', session, 'grown ' .. part.stream .. ' ' .. place)
+  grown = grown + place
 end
 
--- What has aged goes in passing, a little with each commit.
-for _, field in ipairs(redis.call('ZRANGE', ages, '-inf', now, 'BYSCORE', 'LIMIT', 0, 16)) do
-  redis.call('ZREM', ages, field)
-  local stream = string.match(field, '^stream:(.*)')
-  if stream then
-    for at = 1, place(stream) do redis.call('HDEL', session, 'entry:' .. stream .. '.' .. at) end
-    redis.call('HDEL', session, 'last:' .. stream)
-  else
-    redis.call('HDEL', session, field)
+-- What has aged goes in passing, some with each sixteenth commit.
+if (version + grown) % 16 == 0 then
+  local gone = redis.call('ZRANGE', ages, '-inf', ARGV[2], 'BYSCORE', 'LIMIT', 0, 64)
+  for _, field in ipairs(gone) do
+    local stream = string.match(field, '^stream:(.*)')
+    if stream then
+      for place = 1, last(stream) do redis.call('HDEL', session, 'entry:' .. stream .. '.' .. place) end
+      redis.call('HDEL', session, 'last:' .. stream)
+    end
+  end
+  if #gone > 0 then
+    redis.call('HDEL', session, unpack(gone))
+    redis.call('ZREM', ages, unpack(gone))
   end
 end
-redis.call('PEXPIRE', session, ttl)
-redis.call('PEXPIRE', ages, ttl)
+redis.call('PEXPIRE', session, ARGV[1])
+redis.call('PEXPIRE', ages, ARGV[1])
 return { 'committed', version }

@@ -1,4 +1,4 @@
-import type { Clock } from '../mcp/session/clock.ts'
+import { sleep, type Clock } from '../mcp/session/clock.ts'
 import { parseStreamId, randomText, type SessionId, type StreamId } from '../mcp/session/ids.ts'
 import type { News, Peers, RunningCall } from '../mcp/session/peers.ts'
 import { sessionKey, readScript, runScript, type RedisScripts } from './redis-scripts.ts'
@@ -12,6 +12,8 @@ const LEASE_MS = 750
 const BEAT_MS = 150
 // The others take their share.
 const MAX_ORPHANS = 8
+// How long it takes to ask a connection again that was lost when it was asked.
+const AGAIN_MS = 100
 
 /** What the peers need of a Redis client, beside scripts. */
 export interface RedisCommands extends RedisScripts {
@@ -35,6 +37,8 @@ export class RedisPeers implements Peers {
   readonly #self = randomText(6)
   readonly #held = new Set<string>()
   readonly #listeners = new Set<(news: News) => void>()
+  /** What is being done about a channel. */
+  readonly #turns = new Map<string, Promise<void>>()
   #stopped = false
 
   constructor(redis: RedisCommands, subscriber: RedisSubscriber, clock: Clock) {
@@ -52,13 +56,21 @@ export class RedisPeers implements Peers {
       const news = parseNews(message, this.#self)
       if (news !== undefined) hear(news)
     }
+    const state = { wanted: true, subscribed: false }
     this.#listeners.add(hear)
-    // Only what is said from now on is heard.
-    const heard = (): void => hear({ kind: 'missed' })
-    this.#subscriber.sSubscribe(channel, onMessage).then(heard, () => undefined)
+    void this.#inTurn(channel, async () => {
+      if (!state.wanted) return
+      await this.#subscriber.sSubscribe(channel, onMessage)
+      state.subscribed = true
+      // Only what is said from now on is heard.
+      hear({ kind: 'missed' })
+    })
     return () => {
       this.#listeners.delete(hear)
-      this.#subscriber.sUnsubscribe(channel, onMessage).catch(() => undefined)
+      state.wanted = false
+      void this.#inTurn(channel, async () => {
+        if (state.subscribed) await this.#subscriber.sUnsubscribe(channel, onMessage)
+      })
     }
   }
 
@@ -106,6 +118,25 @@ export class RedisPeers implements Peers {
     if (expired.length > 0) await this.#redis.zAdd(LEASES, expired).catch(() => undefined)
   }
 
+  /**
+   * Until it is done, and one after the other: the client subscribes again by itself to what it had,
+   * not to what it was being asked, and who comes while it unsubscribes may be left without.
+   */
+  #inTurn(channel: string, act: () => Promise<void>): Promise<void> {
+    const before = this.#turns.get(channel) ?? Promise.resolve()
+    const done = before.then(() => this.#insist(act))
+    this.#turns.set(channel, done)
+    return done.finally(() => {
+      if (this.#turns.get(channel) === done) this.#turns.delete(channel)
+    })
+  }
+
+  async #insist(act: () => Promise<void>): Promise<void> {
+    while (!this.#stopped && !(await act().then(isDone, isNotDone))) {
+      await sleep(this.#clock, AGAIN_MS)
+    }
+  }
+
   /** Answers the calls whose leases were taken. */
   async #keep({ calls = [], claim = '', orphans = 0 }: Keep): Promise<string[]> {
     const args = [String(LEASE_MS), String(orphans), claim, ...calls]
@@ -121,6 +152,9 @@ interface Keep {
   /** How many others that nobody has may be taken. */
   readonly orphans?: number
 }
+
+const isDone = (): boolean => true
+const isNotDone = (): boolean => false
 
 function nameOf({ id, stream }: RunningCall): string {
   return `${id}/${stream}`

@@ -53,7 +53,7 @@ const DROP = readScript('drop.lua')
 
 /** Keeps sessions in Redis 7 or later, one script a commit. `redis` is connected already. */
 export function createRedisStore(redis: RedisScripts, options: RedisStoreOptions): SessionStore {
-  const { ttlMs, now, replyRetentionMs } = options
+  const { ttlMs, now } = options
 
   async function run(script: Script, id: SessionId, args: readonly string[]): Promise<unknown> {
     try {
@@ -70,8 +70,7 @@ export function createRedisStore(redis: RedisScripts, options: RedisStoreOptions
     },
 
     async commit(id, commit) {
-      const args = [ttlMs, now(), replyRetentionMs].map(String)
-      return parseOutcome(await run(COMMIT, id, [...args, pack(commit, replyRetentionMs)]))
+      return parseOutcome(await run(COMMIT, id, pack(commit, now(), options)))
     },
 
     async entries(id, stream, after) {
@@ -89,24 +88,30 @@ export function createRedisStore(redis: RedisScripts, options: RedisStoreOptions
   }
 }
 
-/** The commit as the script reads it: structure as JSON, what it only stores as text inside. */
-function pack({ begin, change, settings, reply, append }: Commit, retentionMs: number): string {
+/** The commit as the script reads it: its arguments, in their order. */
+function pack(
+  { begin, change, settings, reply, append = [] }: Commit,
+  now: number,
+  { ttlMs, replyRetentionMs }: RedisStoreOptions,
+): string[] {
   // A router is done with a request within seconds, and there is one for each call.
   const keep =
-    reply?.attempt === undefined ? retentionMs : Math.min(retentionMs, ROUTER_RETENTION_MS)
-  return JSON.stringify({
-    begin: begin && JSON.stringify(begin),
-    change: change && { from: change.from, state: JSON.stringify(change.state) },
-    settings: settings && JSON.stringify(settings),
-    reply: reply && { key: reply.key, keep, text: JSON.stringify(reply) },
-    append: append?.map(({ stream, at, entries }) => ({
-      stream,
-      at,
-      entries: entries.map((entry) => JSON.stringify(entry)),
-      begins: entries[0]?.kind === 'begin',
-      ends: entries.at(-1)?.kind === 'end',
-    })),
-  })
+    reply?.attempt === undefined
+      ? replyRetentionMs
+      : Math.min(replyRetentionMs, ROUTER_RETENTION_MS)
+  const text = (value: unknown): string => (value === undefined ? '' : JSON.stringify(value))
+  const args = [
+    ...[String(ttlMs), String(now), String(now + replyRetentionMs), text(begin)],
+    ...[text(change?.from), text(change?.state), text(settings)],
+    ...(reply ? [`reply:${reply.key}`, String(now + keep), text(reply)] : ['', '', '']),
+  ]
+  for (const { stream, at, entries } of append) {
+    const begins = entries[0]?.kind === 'begin' ? 'begins' : ''
+    const ends = entries.at(-1)?.kind === 'end' ? 'ends' : ''
+    args.push(stream, String(at), begins + ends, String(entries.length))
+    args.push(...entries.map((entry) => JSON.stringify(entry)))
+  }
+  return args
 }
 
 function parseOutcome(answer: unknown): CommitOutcome {
