@@ -137,7 +137,7 @@ export abstract class SessionObject extends DurableObject<Env> {
       return this.#close(await this.#runtime, 'expired')
     }
     // If the object was reset meanwhile nobody runs what ran in it.
-    if ((await this.#store.running(this.#id)).length === 0) return
+    if (this.#runtime !== undefined || (await this.#store.running(this.#id)).length === 0) return
     const runtime = await this.#restore()
     if (runtime !== undefined) this.ctx.waitUntil(runtime.idle())
   }

@@ -139,6 +139,8 @@ class SqliteStore implements ObjectStore {
   }
 
   async tick(inUse: boolean): Promise<boolean> {
+    // Whatever the clock says, this was the alarm.
+    this.#alarmAt = 0
     if (inUse) this.#seenAt = this.#options.now()
     const session = this.#current()
     if (session === undefined) {

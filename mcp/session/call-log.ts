@@ -67,18 +67,22 @@ export type Taken =
   | { readonly kind: 'elsewhere' }
 
 /** Makes `by` the holder of a call; one that was it before can write nothing any more. */
-export async function takeCall(store: SessionStore, call: RunningCall, by: string): Promise<Taken> {
+export async function takeCall(
+  store: SessionStore,
+  call: RunningCall,
+  { by, now }: { readonly by: string; readonly now: number },
+): Promise<Taken> {
   const before = await readLog(store, call)
   if (before === undefined) return { kind: 'over' }
-  if (isFruitless(before)) {
-    await addToCall(store, call, interrupted(before), isFruitless)
+  if (isFruitless(before, now)) {
+    await addToCall(store, call, interrupted(before), (log) => isFruitless(log, now))
     return { kind: 'over' }
   }
   let log = before
   const taken: Entry = { kind: 'taken', by }
-  const added = await addToCall(store, call, taken, (now) => {
-    log = now
-    return now.slice(before.length).every(({ kind }) => kind !== 'taken')
+  const added = await addToCall(store, call, taken, (found) => {
+    log = found
+    return found.slice(before.length).every(({ kind }) => kind !== 'taken')
   })
   return added ? { kind: 'taken', log: [...log, taken] } : { kind: 'elsewhere' }
 }
@@ -107,11 +111,16 @@ async function readLog(
   return isCall && stored.entries.at(-1)?.kind !== 'end' ? stored.entries : undefined
 }
 
-function isFruitless(log: readonly Entry[]): boolean {
-  return (
-    log.length > MAX_FRUITLESS_RUNS &&
-    log.slice(-MAX_FRUITLESS_RUNS).every(({ kind }) => kind === 'taken')
-  )
+/** True if holders come and go while the call, which waits for nothing, comes no further. */
+function isFruitless(log: readonly Entry[], now: number): boolean {
+  const at = log.findLastIndex(({ kind }) => kind !== 'taken')
+  return log.length - 1 - at >= MAX_FRUITLESS_RUNS && waitsUntil(log[at]) <= now
+}
+
+function waitsUntil(last: Entry | undefined): number {
+  if (last?.kind === 'message') return last.until ?? 0
+  const sleeps = last?.kind === 'did' && last.what === 'sleep' && 'value' in last
+  return sleeps ? Number(last.value) : 0
 }
 
 function interrupted(log: readonly Entry[]): Entry {

@@ -172,8 +172,8 @@ export class SessionRuntime {
   /** Goes on with a call that nobody runs. */
   async takeOver(stream: StreamId): Promise<Taken['kind']> {
     if (this.#open().some((exchange) => exchange.stream === stream)) return 'elsewhere'
-    const { store, id, instance, log } = this.#options
-    const taken = await takeCall(store, { id, stream }, instance)
+    const { store, id, instance, clock, log } = this.#options
+    const taken = await takeCall(store, { id, stream }, { by: instance, now: clock.now() })
     if (taken.kind !== 'taken') return taken.kind
     const { log: entries } = taken
     const [first] = entries

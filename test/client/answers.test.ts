@@ -12,7 +12,7 @@ describe('with a service that works', () => {
     const service = new Service()
     const { client, events } = await connectTo(service)
     expect(client.getServerVersion()?.name).toBe('holdfast')
-    expect((await client.listTools()).tools).toHaveLength(9)
+    expect((await client.listTools()).tools).toHaveLength(10)
     expect((await client.listResourceTemplates()).resourceTemplates).toHaveLength(1)
     expect(await client.ping()).toEqual({})
     await increment(client)

@@ -47,7 +47,7 @@ describe('official clients, on the edge', () => {
 
   it('the Inspector lists and calls from the command line', async () => {
     const list = await inspect(server, ['--method', 'tools/list'])
-    expect(list['tools']).toHaveLength(9)
+    expect(list['tools']).toHaveLength(10)
     const call = ['--method', 'tools/call', '--tool-name', 'add_note', '--tool-arg', 'note=hello']
     const { structuredContent } = await inspect(server, call)
     expect(structuredContent).toMatchObject({ notes_count: 1 })
@@ -66,7 +66,7 @@ interface Official {
 }
 
 async function expectAll({ client, transport, call, levels }: Official): Promise<void> {
-  expect((await client.listTools()).tools).toHaveLength(9)
+  expect((await client.listTools()).tools).toHaveLength(10)
   const first = await client.callTool({ name: 'increment_counter', arguments: {} })
   expect(first.structuredContent).toMatchObject({ counter: 1 })
   const progress: unknown[] = []

@@ -189,6 +189,90 @@ export function sessionStoreContract(name: string, useStore: UseStore): void {
         expect((await store.commit(id, { reply: reply('k', 1) })).kind).toBe('committed')
       }))
 
+    it('keeps entries of all kinds as they were written', () =>
+      useBegun(useStore, async ({ store, id }) => {
+        const stream = createStreamId()
+        const all = everyKind()
+        const [first, ...rest] = all
+        await store.commit(id, { append: [{ stream, at: 1, entries: first ? [first] : [] }] })
+        await store.commit(id, { append: [{ stream, at: 2, entries: rest }] })
+        expect(await store.entries(id, stream, 0)).toEqual({ at: 1, entries: all })
+        expect(await store.entries(id, stream, 3)).toEqual({ at: 4, entries: all.slice(3) })
+      }))
+
+    it.each(['answer', 'cancel', 'taken', 'did', 'end'])(
+      'refuses what was written before its writer saw the "%s" of another',
+      (kind) =>
+        useBegun(useStore, async ({ store, id }) => {
+          const stream = createStreamId()
+          const others = everyKind().filter((entry) => entry.kind === kind)
+          expect(others.length).toBeGreaterThan(0)
+          await store.commit(id, { append: [{ stream, at: 1, entries: [begun, message(1)] }] })
+          await store.commit(id, { append: [{ stream, at: 3, entries: others }] })
+          const stale = { stream, at: 3, entries: [message(2)] }
+          const late = { ...change(0, { counter: 1 }), append: [stale] }
+          expect(await store.commit(id, late)).toEqual({ kind: 'conflict' })
+          expect(await store.commit(id, { append: [stale] })).toEqual({ kind: 'conflict' })
+          expect((await store.load(id))?.record).toMatchObject({ version: 0, state: {} })
+          const next = { stream, at: 3 + others.length, entries: [message(2)] }
+          expect((await store.commit(id, { append: [next] })).kind).toBe('committed')
+          const stored = await store.entries(id, stream, 0)
+          expect(stored?.entries).toEqual([begun, message(1), ...others, message(2)])
+        }),
+    )
+
+    it('knows which calls run, however much they have said', () =>
+      useBegun(useStore, async ({ store, id }) => {
+        const [long, short, never] = [createStreamId(), createStreamId(), createStreamId()]
+        expect(await store.running(id)).toEqual([])
+        await store.commit(id, { append: [{ stream: standalone, at: 1, entries: [message(1)] }] })
+        await store.commit(id, { append: [{ stream: never, at: 1, entries: [message(1)] }] })
+        expect(await store.running(id)).toEqual([])
+        for (const stream of [long, short]) {
+          await store.commit(id, { append: [{ stream, at: 1, entries: [begun] }] })
+        }
+        for (let at = 2; at <= 150; at++) {
+          await store.commit(id, { append: [{ stream: long, at, entries: [message(at)] }] })
+        }
+        expect((await store.running(id)).toSorted()).toEqual([long, short].toSorted())
+        await store.commit(id, { append: [{ stream: long, at: 151, entries: [ended] }] })
+        expect(await store.running(id)).toEqual([short])
+        await store.commit(id, { append: [{ stream: short, at: 2, entries: [message(2), ended] }] })
+        expect(await store.running(id)).toEqual([])
+      }))
+
+    it('takes a call that begins and ends in one commit for one that has ended', () =>
+      useBegun(useStore, async ({ store, id }) => {
+        const append = [{ stream: createStreamId(), at: 1, entries: [begun, ended] }]
+        await store.commit(id, { append })
+        expect(await store.running(id)).toEqual([])
+      }))
+
+    it('knows of no call that it refused to begin', () =>
+      useBegun(useStore, async ({ store, id }) => {
+        const append = [{ stream: createStreamId(), at: 1, entries: [begun] }]
+        expect((await store.commit(id, { ...change(7, {}), append })).kind).toBe('conflict')
+        expect(await store.running(id)).toEqual([])
+      }))
+
+    it('runs no call of a session that was dropped, has expired or never was', () =>
+      useStore(async ({ store, id, advance, ttlMs, graceMs }) => {
+        const beginCall = async (): Promise<void> => {
+          await store.commit(id, { begin })
+          await store.commit(id, {
+            append: [{ stream: createStreamId(), at: 1, entries: [begun] }],
+          })
+          expect(await store.running(id)).toHaveLength(1)
+        }
+        expect(await store.running(id)).toEqual([])
+        await beginCall()
+        await store.drop(id)
+        expect(await store.running(id)).toEqual([])
+        await beginCall()
+        await advance(ttlMs + graceMs)
+        expect(await store.running(id)).toEqual([])
+      }))
+
     it('has an empty standalone stream from the beginning', () =>
       useBegun(useStore, async ({ store, id }) => {
         expect(await store.entries(id, standalone, 0)).toEqual({ at: 1, entries: [] })
@@ -240,4 +324,37 @@ function reply(key: string, value: number): Reply {
 
 function message(n: number): Entry {
   return { kind: 'message', message: { jsonrpc: '2.0', method: 'test', params: { n } } }
+}
+
+const begun: Entry = {
+  kind: 'begin',
+  request: {
+    jsonrpc: '2.0',
+    id: 'mine',
+    method: 'tools/call',
+    params: { name: 'n', '\ud83e\udd80': 0 },
+  },
+}
+const ended: Entry = { kind: 'end', message: { jsonrpc: '2.0', id: 'mine', result: { a: [null] } } }
+
+/** One of each kind, in each of its forms. */
+function everyKind(): readonly Entry[] {
+  const question = { jsonrpc: '2.0', id: 's/2', method: 'elicitation/create', params: {} } as const
+  const state = { 'a:b': [1, null, 'ü \u{1f980}\n"'], nested: { deep: [{}] } }
+  return [
+    begun,
+    message(1),
+    { kind: 'message', op: 1, message: { jsonrpc: '2.0', method: 'told' } },
+    { kind: 'message', op: 2, message: question, until: 1_795_000_000_000 },
+    { kind: 'did', op: 3, what: 'sleep', value: 1_795_000_000_000 },
+    { kind: 'did', op: 4, what: 'step "a b"', value: null },
+    { kind: 'did', op: 5, what: 'step', error: 'Cannot do it: "x"' },
+    { kind: 'did', op: 6, what: 'update', state },
+    { kind: 'did', op: 7, what: 'read' },
+    { kind: 'answer', op: 2, outcome: { result: { action: 'accept', content: { yes: true } } } },
+    { kind: 'answer', op: 8, outcome: { error: { code: -1, message: 'no' } } },
+    { kind: 'cancel' },
+    { kind: 'taken', by: 'object-abc' },
+    ended,
+  ]
 }

@@ -1,16 +1,10 @@
-import {
-  evictDurableObject,
-  listDurableObjectIds,
-  runDurableObjectAlarm,
-  runInDurableObject,
-} from 'cloudflare:test'
+import { runDurableObjectAlarm, runInDurableObject } from 'cloudflare:test'
 import { describe, expect, it, vi } from 'vitest'
 import {
   BASE,
   callTool,
   collect,
   openSession,
-  post,
   POST_HEADERS,
   readEvents,
   rpc,
@@ -20,7 +14,7 @@ import {
   type RpcReply,
   type SseEvent,
 } from '../support/mcp.ts'
-import { edgeFetch, objectOf, SESSIONS } from './support.ts'
+import { edgeFetch, evict, evictClosing, listen, objectOf, reset, rowsOf } from './support.ts'
 
 const fetch = edgeFetch
 
@@ -95,22 +89,6 @@ describe('a session on the edge', () => {
     }
     expect(seen.map((id) => Number(id.split('.')[1]))).toEqual([0, 1, 2, 3, 4, 5])
     await stream.return(undefined)
-  })
-
-  it('gives the client of a call an error when the object is reset under it', async () => {
-    const session = await openSession(fetch)
-    const stream = readEvents(
-      await send(fetch, session, toolCall('analyze_data', { num_items: 50 }, 'slow')),
-    )
-    await stream.next()
-    await stream.next()
-    await reset(session)
-    const events = await collect(stream)
-    expect(JSON.parse(events.at(-1)?.data ?? '')).toMatchObject({
-      id: 'slow',
-      error: { data: { type: 'call_interrupted' } },
-    })
-    expect(await callTool(fetch, session, 'increment_counter')).toMatchObject({ counter: 1 })
   })
 
   it('replays a finished stream after a reset', async () => {
@@ -188,71 +166,6 @@ describe('a session on the edge', () => {
   })
 })
 
-describe('what a session costs', () => {
-  it('is one row and one alarm to begin', async () => {
-    const written = await countWrites()
-    const session = await openSession(fetch)
-    expect(written()).toEqual({ rows: 1, alarms: 1 })
-    expect(await rowsOf(session)).toEqual(['session'])
-  })
-
-  it('is one row a change and none a read', async () => {
-    const session = await openSession(fetch)
-    const alarmOf = (): Promise<number | null> =>
-      runInDurableObject(objectOf(session), (_object, { storage }) => storage.getAlarm())
-    const alarm = await alarmOf()
-    const written = await countWrites()
-    await callTool(fetch, session, 'increment_counter')
-    await callTool(fetch, session, 'add_note', { note: 'n' })
-    expect(written().rows).toBe(2)
-    for (const name of ['get_counter', 'list_notes', 'get_status', 'get_server_info']) {
-      await callTool(fetch, session, name)
-    }
-    await rpc(fetch, session, { jsonrpc: '2.0', id: 1, method: 'ping' })
-    await rpc(fetch, session, { jsonrpc: '2.0', id: 1, method: 'tools/list' })
-    expect(written().rows).toBe(2)
-    expect(await alarmOf()).toBe(alarm)
-  })
-
-  it('is nothing for ids that were not minted here', async () => {
-    const session = await openSession(fetch)
-    await callTool(fetch, session, 'increment_counter')
-    const before = await objects()
-    const text = JSON.stringify(toolCall('increment_counter'))
-    const statuses = new Set<number>()
-    for (const id of forgedIds(session, 2000)) {
-      const response = await fetch(post(text, { 'mcp-session-id': id }))
-      await response.text()
-      statuses.add(response.status)
-    }
-    expect([...statuses]).toEqual([404])
-    expect(await objects()).toEqual(before)
-    expect(await callTool(fetch, session, 'get_counter')).toMatchObject({ counter: 1 })
-  }, 30_000)
-
-  it('is nothing for requests that begin no session', async () => {
-    const before = await objects()
-    for (const body of [JSON.stringify(toolCall('get_counter')), '{', '[]']) {
-      await (await fetch(post(body))).text()
-    }
-    expect(await objects()).toEqual(before)
-  })
-})
-
-function evict(session: string): Promise<void> {
-  return evictDurableObject(objectOf(session))
-}
-
-function evictClosing(session: string): Promise<void> {
-  return evictDurableObject(objectOf(session), { webSockets: 'close' })
-}
-
-/** What a crash and a deploy do: everything in memory is lost at once. */
-async function reset(session: string): Promise<void> {
-  const abort = (_object: unknown, state: DurableObjectState): void => state.abort('test')
-  await runInDurableObject(objectOf(session), abort).catch(() => undefined)
-}
-
 /** Makes a session look unused for an hour. */
 async function age(session: string): Promise<void> {
   await runInDurableObject(objectOf(session), (_object, { storage }) => {
@@ -264,53 +177,6 @@ async function age(session: string): Promise<void> {
     }
   })
   await evict(session)
-}
-
-async function rowsOf(session: string): Promise<string[]> {
-  return runInDurableObject(objectOf(session), (_object, { storage }) =>
-    [...storage.kv.list()].map(([key]) => key),
-  )
-}
-
-/** Counts what all objects write from now on: a put and a delete are a row each, so is an alarm. */
-async function countWrites(): Promise<() => { rows: number; alarms: number }> {
-  const written = { rows: 0, alarms: 0 }
-  const any = SESSIONS.get(SESSIONS.newUniqueId())
-  await runInDurableObject(any, (_object, { storage }) => {
-    count(Object.getPrototypeOf(storage.kv), 'put', () => written.rows++)
-    count(Object.getPrototypeOf(storage.kv), 'delete', () => written.rows++)
-    count(Object.getPrototypeOf(storage), 'setAlarm', () => written.alarms++)
-  })
-  return () => ({ ...written })
-}
-
-function count(owner: Record<string, Function>, name: string, counted: () => void): void {
-  const original = owner[name]
-  owner[name] = function counting(this: unknown, ...args: unknown[]) {
-    counted()
-    return original?.apply(this, args)
-  }
-}
-
-async function objects(): Promise<string[]> {
-  return (await listDurableObjectIds(SESSIONS)).map(String).toSorted()
-}
-
-function* forgedIds(session: string, howMany: number): Generator<string> {
-  for (let n = 0; n < howMany; n++) {
-    const bytes = crypto.getRandomValues(new Uint8Array(32))
-    const random = [...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join('')
-    const at = n % 64
-    const flipped = (parseInt(session.charAt(at), 16) ^ (1 << (n % 4))).toString(16)
-    yield n % 2 === 0 ? random : `${session.slice(0, at)}${flipped}${session.slice(at + 1)}`
-  }
-}
-
-function listen(session: string, lastEventId?: string): Promise<Response> {
-  const headers = new Headers({ accept: 'text/event-stream', host: POST_HEADERS.host })
-  headers.set('mcp-session-id', session)
-  if (lastEventId !== undefined) headers.set('last-event-id', lastEventId)
-  return fetch(new Request(`${BASE}/mcp`, { headers }))
 }
 
 async function eventsOf(session: string, call: object): Promise<SseEvent[]> {
