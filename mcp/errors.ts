@@ -59,6 +59,11 @@ export function sessionNotFound(): ServerError {
   return new ServerError('session_not_found', 'Session not found')
 }
 
+/** True for the error of a store that can't be reached now. */
+export function isAway(error: unknown): boolean {
+  return isServerError(error) && error.code === 'store_unavailable'
+}
+
 export function isServerError(error: unknown): error is ServerError {
   return error instanceof ServerError
 }

@@ -1,3 +1,6 @@
+/** How long to wait before a store is asked again that is away. */
+export const AWAY_MS = 200
+
 /** Time comes in from outside, so that tests can turn it. */
 export interface Clock {
   /** Milliseconds since the epoch. */

@@ -1,6 +1,13 @@
 import type { JSONRPCRequest, RequestId } from '@modelcontextprotocol/server'
-import { httpStatusOf, isServerError, rpcErrorOf, ServerError, sessionNotFound } from '../errors.ts'
-import type { Clock } from './clock.ts'
+import {
+  httpStatusOf,
+  isAway,
+  isServerError,
+  rpcErrorOf,
+  ServerError,
+  sessionNotFound,
+} from '../errors.ts'
+import { AWAY_MS, type Clock } from './clock.ts'
 import { createStreamId, eventId, type EventId, type StreamId } from './ids.ts'
 import { keyConflict, type Identity } from './identity.ts'
 import { Abandoned, Journal } from './journal.ts'
@@ -116,10 +123,14 @@ export class Exchange {
   /** Looks for what others have added to the call's log, if its end is at `last` or behind. */
   async hear(last = Number.POSITIVE_INFINITY): Promise<void> {
     const look = async (): Promise<void> => {
-      // What can't be read now is found with the next commit.
-      if (this.#log?.isBehind(last)) await this.#catchUp(this.#log).catch(() => undefined)
+      if (this.#log?.isBehind(last)) await this.#catchUp(this.#log)
     }
-    await this.inOrder(look).catch(() => undefined)
+    const again = (error: unknown): void => {
+      // A call that waits for an answer makes no commit with which it would find it.
+      if (isAway(error)) this.host.clock.timer(AWAY_MS, () => void this.hear(last))
+      else throw error
+    }
+    await this.inOrder(() => look().catch(again)).catch(() => undefined)
   }
 
   /** Answers the request. What `change` makes of the session's settings is committed with it. */
@@ -287,12 +298,15 @@ export class Exchange {
   /** What was begun must have an end, even where the rest could not be written. */
   async #failStream(cause: unknown): Promise<void> {
     const known = knownError(cause)
+    // What is only noted may be what is too much.
+    this.journal.restart()
     await this.#writeEnd({ error: rpcErrorOf(known) }).catch(() => undefined)
     this.fail(known)
   }
 
   mustGoOn(run: number, cancelling = false): void {
-    if (this.#over || (this.#cancelled && !cancelling) || run !== this.run) throw new Abandoned()
+    const isMeant = cancelling || (run === this.run && !this.#cancelled)
+    if (this.#over || !isMeant) throw new Abandoned()
   }
 
   fail(error: unknown): ServerError {
@@ -314,10 +328,6 @@ const CANCELLED = { code: -32800, message: 'Cannot finish call: the client has c
 
 function knownError(error: unknown): ServerError {
   return isServerError(error) ? error : new ServerError('internal_error', 'Internal error')
-}
-
-function isAway(error: unknown): boolean {
-  return isServerError(error) && error.code === 'store_unavailable'
 }
 
 function lost(): ServerError {

@@ -48,6 +48,8 @@ export class Journal {
 
   /** Takes in an entry that was written before this run, or by another process since. */
   hear(entry: Entry): void {
+    this.#entries++
+    this.#chars += JSON.stringify(entry).length
     if (entry.kind === 'answer') return this.#answerTo(entry.op).resolve(entry.outcome)
     if (entry.kind !== 'message' && entry.kind !== 'did') return
     const filled = withState(entry, this.#state)
@@ -86,7 +88,9 @@ export class Journal {
       return same ? { kind: entry.kind, op: entry.op, what: entry.what } : entry
     })
     const { length: chars } = JSON.stringify(batch)
-    if (this.#entries + batch.length > MAX_ENTRIES || this.#chars + chars > MAX_CHARS) {
+    const isFull = this.#entries + batch.length > MAX_ENTRIES || this.#chars + chars > MAX_CHARS
+    // Its end always has room.
+    if (isFull && batch[0]?.kind !== 'end') {
       const bounds = `${MAX_ENTRIES} entries or ${MAX_CHARS} characters`
       throw new ServerError('journal_full', `Cannot go on with call: it records over ${bounds}`)
     }

@@ -66,9 +66,10 @@ export class LiveSession {
       return outcome
     }
     const { record } = this
-    const { version } = outcome
-    const state = commit.change?.state ?? record.state
-    this.#record = { ...record, version, state, settings: commit.settings ?? record.settings }
+    // A commit without a change says what version there is, but not what is in it.
+    const { change, settings = record.settings } = commit
+    const changed = change && { version: outcome.version, state: change.state }
+    this.#record = { ...record, ...changed, settings }
     for (const { stream } of append) grown(stream)
     return outcome
   }

@@ -1,6 +1,7 @@
 import type { JSONRPCNotification, JSONRPCRequest } from '@modelcontextprotocol/server'
-import { sessionNotFound } from '../errors.ts'
+import { isAway, sessionNotFound } from '../errors.ts'
 import { questionId } from './call-log.ts'
+import { AWAY_MS } from './clock.ts'
 import type { Exchange } from './exchange.ts'
 import { Abandoned, messageOf, resultOf, stateOf, valueOf, type Operation } from './journal.ts'
 import { freeze, type JsonValue, type SessionState } from './state.ts'
@@ -25,8 +26,8 @@ export class Operations {
   async read(): Promise<SessionState> {
     const { op, known } = this.#begin('read')
     if (known !== undefined) return stateOf(known)
-    const { staged, host, journal } = this.#exchange
-    const record = staged.state === undefined ? (await host.session.load())?.record : undefined
+    const { staged, journal } = this.#exchange
+    const record = staged.state === undefined ? await this.#load() : undefined
     const state = staged.state ?? record?.state
     if (state === undefined) throw this.#exchange.fail(sessionNotFound())
     this.#mustGoOn()
@@ -46,10 +47,10 @@ export class Operations {
   async recall<T extends JsonValue>(what: string, make: () => T | Promise<T>): Promise<T> {
     const { op, known } = this.#begin(what)
     if (known !== undefined) return valueOf(known) as T
-    const value = await make()
+    const result = await resultOf(() => this.#fromStore(make))
     this.#mustGoOn()
-    this.#exchange.journal.note(op, what, { value })
-    return value
+    this.#exchange.journal.note(op, what, result)
+    return valueOf(result) as T
   }
 
   /** What `make` answers, or that it failed: written before anybody is told. */
@@ -90,11 +91,15 @@ export class Operations {
       const message = { ...question, id: questionId(stream, op) }
       await this.#write({ kind: 'message', op, message, until })
     }
-    const stop = clock.timer(Math.max(0, until - clock.now()), () => {
-      host.answer(stream, op, { error: UNANSWERED }).catch(() => undefined)
-    })
+    let stop = (): void => undefined
+    const expireIn = (ms: number): void => {
+      stop = clock.timer(ms, () => {
+        host.answer(stream, op, { error: UNANSWERED }).catch(() => expireIn(AWAY_MS))
+      })
+    }
+    expireIn(Math.max(0, until - clock.now()))
     const over = done.then(() => Promise.reject(new Abandoned()))
-    return Promise.race([journal.answer(op), over]).finally(stop)
+    return Promise.race([journal.answer(op), over]).finally(() => stop())
   }
 
   #begin(what: string): Operation {
@@ -141,7 +146,7 @@ export class Operations {
       const entry: Entry = { kind: 'did', op, what: 'update', state: next.state }
       const append = (): Promise<boolean> => this.#exchange.append([entry], next)
       if (await this.#exchange.inOrder(append, this.run)) return next.state
-      record = (await session.load())?.record
+      record = await this.#load()
     }
     throw this.#exchange.fail(sessionNotFound())
   }
@@ -153,6 +158,20 @@ export class Operations {
     } catch (error) {
       this.#exchange.journal.note(op, 'update', { error: messageOf(error) })
       throw error
+    }
+  }
+
+  async #load(): Promise<SessionRecord | undefined> {
+    return (await this.#fromStore(() => this.#exchange.host.session.load()))?.record
+  }
+
+  /** That the store is away is nothing that a tool could be told: the call itself can't go on here. */
+  async #fromStore<T>(look: () => T | Promise<T>): Promise<T> {
+    try {
+      return await look()
+    } catch (error) {
+      if (!isAway(error)) throw error
+      return this.#exchange.inOrder(() => Promise.reject(error), this.run)
     }
   }
 

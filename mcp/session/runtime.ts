@@ -182,6 +182,8 @@ export class SessionRuntime {
     const exchange = new Exchange(first.request, undefined, this.#host, { stream, entries })
     this.#begin(exchange)
     if (entries.some(({ kind }) => kind === 'cancel')) await exchange.cancel()
+    // What came while it was taken over was news to nobody.
+    else void exchange.hear()
     return 'taken'
   }
 
@@ -296,7 +298,9 @@ export class SessionRuntime {
 
   async #answerQuestion(stream: StreamId, op: number, outcome: RpcOutcome): Promise<void> {
     const { store, id } = this.#options
-    if (await answerQuestion(store, { id, stream }, op, outcome)) this.heard(stream)
+    await answerQuestion(store, { id, stream }, op, outcome)
+    // Also if it was answered before: its holder may have missed that.
+    this.heard(stream)
   }
 
   async #connect(): Promise<void> {

@@ -1,5 +1,5 @@
-import { isServerError, ServerError } from '../errors.ts'
-import { sleep, type Clock } from './clock.ts'
+import { isAway, ServerError } from '../errors.ts'
+import { AWAY_MS, sleep, type Clock } from './clock.ts'
 import { parseEventId, type Position, type SessionId, type StreamId } from './ids.ts'
 import { eventsOf, type StreamEvent } from './router.ts'
 import type { SessionRecord, SessionStore, StreamEntries } from './store.ts'
@@ -39,9 +39,6 @@ export async function locate(
 function unknownEvent(why: string): ServerError {
   return new ServerError('event_id_unknown', `Cannot resume stream: ${why}`)
 }
-
-// How long a follower waits for a store that is away before it looks again.
-const AWAY_MS = 200
 
 /** Wakes those who follow a stream of this process; a stream has one follower, the newest. */
 export class Followers {
@@ -131,8 +128,7 @@ export class Followers {
       try {
         return await look()
       } catch (error) {
-        const isAway = isServerError(error) && error.code === 'store_unavailable'
-        if (!isAway || isOver()) throw error
+        if (!isAway(error) || isOver()) throw error
       }
       await sleep(this.#clock, AWAY_MS)
     }

@@ -7,6 +7,7 @@ import { systemClock, type Clock } from '../../mcp/session/clock.ts'
 import { randomText, type SessionId } from '../../mcp/session/ids.ts'
 import { LocalRouter } from '../../mcp/session/local-router.ts'
 import { createMemoryStore } from '../../mcp/session/memory-store.ts'
+import type { Peers } from '../../mcp/session/peers.ts'
 import type { SessionStore } from '../../mcp/session/store.ts'
 import type { Pack } from '../../mcp/session/tool.ts'
 import { tools } from '../../mcp/tools/index.ts'
@@ -24,9 +25,11 @@ export interface LocalAppOptions {
   readonly pack?: Pack
   readonly store?: SessionStore
   readonly instance?: string
+  readonly peers?: Peers
   readonly maxLive?: number
   readonly liveIdleMs?: number
   readonly onQuiet?: () => void
+  readonly onEvent?: (event: LogEvent) => void
 }
 
 /** The server in this process. Two of them on one store are two instances of a fleet. */
@@ -35,7 +38,10 @@ export function createLocalApp(options: LocalAppOptions = {}): LocalApp {
   const config = parseConfig(options.env ?? {})
   const store = options.store ?? createLocalStore(options)
   const events: LogEvent[] = []
-  const log = (event: LogEvent): void => void events.push(event)
+  const log = (event: LogEvent): void => {
+    events.push(event)
+    options.onEvent?.(event)
+  }
   const router = new LocalRouter({
     ids: { mint: () => randomText(33) as SessionId, isMinted: () => true },
     maxLive: options.maxLive ?? 1000,
@@ -48,6 +54,7 @@ export function createLocalApp(options: LocalAppOptions = {}): LocalApp {
     log,
     status: { startedAt: clock.now(), countSessions: () => Promise.resolve(1) },
     limits: config.runtime,
+    ...(options.peers && { peers: options.peers }),
   })
   const app = createApp({
     ...config,
