@@ -8,8 +8,8 @@ const LEASES = 'mcp:leases'
 const KEEP = readScript('leases.lua')
 
 // A process that says nothing for this long is dead, or as good as dead; and it says so this often.
-const LEASE_MS = 750
-const BEAT_MS = 150
+const LEASE_MS = 500
+const BEAT_MS = 100
 // The others take their share.
 const MAX_ORPHANS = 8
 // How long it takes to ask a connection again that was lost when it was asked.
@@ -98,17 +98,19 @@ export class RedisPeers implements Peers {
 
   /** Keeps this process's leases, and hands over the calls of processes that do not keep theirs. */
   start(takeOver: (call: RunningCall) => Promise<void>): void {
-    const beat = async (): Promise<void> => {
+    const beat = async (): Promise<number> => {
       const orphans = await this.#keep({ calls: this.#held, orphans: MAX_ORPHANS })
       // One that can't be taken over now is an orphan again when its new lease has run out.
       for (const orphan of orphans) takeOver(parseCall(orphan)).catch(() => undefined)
+      // Who died had more of them: those do not wait.
+      return orphans.length === MAX_ORPHANS ? 0 : BEAT_MS
     }
-    const plan = (): void => {
-      this.#clock.timer(BEAT_MS, () => {
-        if (!this.#stopped) void beat().then(plan, plan)
+    const plan = (inMs: number): void => {
+      this.#clock.timer(inMs, () => {
+        if (!this.#stopped) void beat().then(plan, () => plan(BEAT_MS))
       })
     }
-    plan()
+    plan(BEAT_MS)
   }
 
   /** Gives up all leases at once: others go on with the calls that run here. */

@@ -100,11 +100,10 @@ function pack(
       ? replyRetentionMs
       : Math.min(replyRetentionMs, ROUTER_RETENTION_MS)
   const text = (value: unknown): string => (value === undefined ? '' : JSON.stringify(value))
-  const args = [
-    ...[String(ttlMs), String(now), String(now + replyRetentionMs), text(begin)],
-    ...[text(change?.from), text(change?.state), text(settings)],
-    ...(reply ? [`reply:${reply.key}`, String(now + keep), text(reply)] : ['', '', '']),
-  ]
+  const args = [ttlMs, now, now + replyRetentionMs].map(String)
+  args.push(text(begin), text(change?.from), text(change?.state), text(settings))
+  if (reply === undefined) args.push('', '', '')
+  else args.push(`reply:${reply.key}`, String(now + keep), text(reply))
   for (const { stream, at, entries } of append) {
     const begins = entries[0]?.kind === 'begin' ? 'begins' : ''
     const ends = entries.at(-1)?.kind === 'end' ? 'ends' : ''

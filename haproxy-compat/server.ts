@@ -1,4 +1,5 @@
 /** One Node instance: `npm run node`, and each server of the fleet. */
+import { ServerResponse, type IncomingMessage } from 'node:http'
 import { flushCompileCache } from 'node:module'
 import { serve } from '@hono/node-server'
 import { parseConfig } from '../mcp/config.ts'
@@ -49,8 +50,25 @@ const app = createApp({
   reachesStore: ping,
   isDraining: drain.isDraining,
 })
+
+/**
+ * A stream's headers wait for its first event, which is there at once. Were they sent before it, a
+ * client whose instance dies between the two would have no event to resume behind.
+ */
+class WholeResponse<T extends IncomingMessage> extends ServerResponse<T> {
+  override flushHeaders(): void {
+    // They go with what is written first.
+  }
+}
+
+const options = {
+  fetch: app.fetch,
+  hostname: host,
+  port,
+  serverOptions: { ServerResponse: WholeResponse },
+}
 drain.stop(
-  serve({ fetch: app.fetch, hostname: host, port }, (address) => {
+  serve(options, (address) => {
     console.log(`Holdfast ${instance} serves http://${host}:${address.port}/mcp`)
     // Node does so when it exits, which one that is killed does not.
     flushCompileCache()

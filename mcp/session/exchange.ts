@@ -171,7 +171,9 @@ export class Exchange {
       await this.#commit({ ...this.staged.take(), ...reply })
     } else if (change !== undefined) {
       const release = await this.host.session.turn()
-      await this.#commit({ settings: change(this.host.session.record.settings), release })
+      const { version: from, state, settings } = this.host.session.record
+      // With the state's version, so that no other holder goes on with the settings as they were.
+      await this.#commit({ change: { from, state }, settings: change(settings), release })
     } else {
       const loaded = await this.#use()
       if (loaded === undefined) throw sessionNotFound()

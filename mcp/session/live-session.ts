@@ -97,7 +97,7 @@ export class LiveSession {
   }
 
   async #toSubscribers({ change }: Commit): Promise<Append[]> {
-    if (change === undefined) return []
+    if (change === undefined || change.state === this.record.state) return []
     const { subscriptions } = this.record.settings
     const uris = this.#options.shownAt.filter((uri) => subscriptions.includes(uri))
     if (uris.length === 0) return []

@@ -6,7 +6,15 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, describe, expect, it, onTestFinished } from 'vitest'
-import { expectNoFault, pause, stockCallers, streamingLoad, underChaos } from '../support/chaos.ts'
+import {
+  everySecond,
+  expectNoFault,
+  killAny,
+  pause,
+  stockCallers,
+  streamingLoad,
+  underChaos,
+} from '../support/chaos.ts'
 import { startFleet, type Fleet } from '../support/fleet.ts'
 import { until } from '../support/mcp.ts'
 
@@ -31,22 +39,15 @@ describe('a fleet with stock clients', () => {
     if (CHAOS_SECONDS !== undefined) expect(p99Ms).toBeLessThan(500)
   }
 
-  async function everySecond(disturb: () => void | Promise<unknown>): Promise<void> {
-    for (let second = 0; second < SECONDS; second++) {
-      await pause(1000)
-      await disturb()
-    }
-  }
-
   it('loses and doubles nothing while an instance is killed every second', async () => {
     fleet = await startFleet()
-    await chaos(() => everySecond(() => killAny(fleet)))
+    await chaos(() => everySecond(SECONDS, () => killAny(fleet)))
   })
 
   it('nor with the stick table cleared every second as well', async () => {
     fleet = await startFleet()
     await chaos(() =>
-      everySecond(() => {
+      everySecond(SECONDS, () => {
         killAny(fleet)
         return fleet.admin('clear table mcp')
       }),
@@ -55,7 +56,7 @@ describe('a fleet with stock clients', () => {
 
   it('nor without a stick table, each call on the next instance', async () => {
     fleet = await startFleet({ HAPROXY_CONFIG: withoutAffinity() })
-    await chaos(() => everySecond(() => killAny(fleet)))
+    await chaos(() => everySecond(SECONDS, () => killAny(fleet)))
   })
 
   it('fails no call and no stream while its instances are replaced one by one', async () => {
@@ -82,13 +83,6 @@ describe('a fleet with stock clients', () => {
     expect(await fleet.admin('show table mcp')).toMatch(/used:5[0-9]/)
   })
 })
-
-/** Kills one of the instances that run. */
-function killAny(fleet: Fleet): void {
-  const pids = fleet.map().instances.flatMap(({ pid }) => pid ?? [])
-  const pid = pids[Math.floor(Math.random() * pids.length)]
-  if (pid !== undefined) process.kill(pid, 'SIGKILL')
-}
 
 /** Stops an instance as a deploy does, and waits until another process serves in its place. */
 async function replace(fleet: Fleet, index: number): Promise<void> {

@@ -1,12 +1,13 @@
 import type { Client as ClientV2 } from '@modelcontextprotocol/client'
 import { Client as ClientV1 } from '@modelcontextprotocol/sdk/client/index.js'
 import { StreamableHTTPClientTransport as TransportV1 } from '@modelcontextprotocol/sdk/client/streamableHttp.js'
+import { LoggingMessageNotificationSchema } from '@modelcontextprotocol/sdk/types.js'
 import { expect } from 'vitest'
 import { ResilientClient } from '../../client/resilient-client.ts'
-import { connect } from './client.ts'
+import { connect, differences, resuming, speakingCall, toldBy, type Told } from './client.ts'
 import type { Fleet } from './fleet.ts'
 import { faultsOf, type Operation } from './history.ts'
-import { analysisLogs, callTool, openSession } from './mcp.ts'
+import { analysisLogs, callTool, openSession, type RpcReply } from './mcp.ts'
 import { percentile } from './percentile.ts'
 
 /** One client with one session. `call` throws on whatever is not a result. */
@@ -183,6 +184,191 @@ function sdkCaller(client: ClientV1 | ClientV2): Caller {
 function textOf(error: unknown): string {
   const cause = error instanceof Error ? error.cause : undefined
   return cause === undefined ? String(error) : `${String(error)} (${textOf(cause)})`
+}
+
+/** A call, and all that its client is to hear of it. */
+export interface Expected {
+  readonly tool: string
+  readonly args: Record<string, unknown>
+  readonly told: readonly (string | RegExp)[]
+  /** Beside the name of the instance. */
+  readonly result: Record<string, unknown>
+}
+
+type Hear = (text: string) => void
+
+/** A client with a session of its own that hears what its calls say. */
+export interface Listener {
+  readonly kind: string
+  /** What its SDK held for wrong, but for a connection that broke: that it sees to by itself. */
+  readonly errors: readonly string[]
+  /** Runs a call, `hear`s what it says, and answers its results: one, that is. */
+  run(call: Expected, hear: Hear): Promise<unknown[]>
+  close(): Promise<void>
+}
+
+export interface ListeningReport {
+  readonly calls: number
+  readonly events: number
+  readonly faults: readonly string[]
+  /** For how long each client heard nothing of a call that it waited for, at the most; in ms. */
+  readonly longest: readonly number[]
+}
+
+/** Has each client run `calls` side by side, again and again, until `disturb` has done its worst. */
+export async function listenThrough(
+  listeners: readonly Listener[],
+  calls: readonly Expected[],
+  disturb: () => Promise<void>,
+): Promise<ListeningReport> {
+  const load = { over: false }
+  const listen = async (listener: Listener): Promise<Heard[]> => {
+    const heard: Heard[] = []
+    do heard.push(...(await Promise.all(calls.map((call) => hearOut(listener, call)))))
+    while (!load.over)
+    return heard
+  }
+  const running = Promise.all(listeners.map(listen))
+  await disturb().finally(() => (load.over = true))
+  const heard = await running
+  const all = heard.flat()
+  return {
+    calls: all.length,
+    events: all.reduce((sum, { events }) => sum + events, 0),
+    faults: [
+      ...all.flatMap(({ faults }) => faults),
+      ...listeners.flatMap(({ kind, errors }) => errors.map((error) => `${kind}: ${error}`)),
+    ],
+    longest: heard.map((own) => Math.max(...own.map(({ pauseMs }) => pauseMs))),
+  }
+}
+
+interface Heard {
+  readonly events: number
+  readonly faults: readonly string[]
+  readonly pauseMs: number
+}
+
+async function hearOut(listener: Listener, call: Expected): Promise<Heard> {
+  const told: string[] = []
+  const times = [performance.now()]
+  const hear = (text: string): void => {
+    times.push(performance.now())
+    told.push(text)
+  }
+  const results = await listener.run(call, hear).catch((error: unknown) => [textOf(error)])
+  times.push(performance.now())
+  const faults = differences(told, call.told)
+  const { instance: _, ...result } = (results[0] ?? {}) as Record<string, unknown>
+  if (results.length !== 1 || JSON.stringify(result) !== JSON.stringify(call.result)) {
+    faults.push(`Not its result: ${JSON.stringify(results)}`)
+  }
+  const pauses = times.map((time, at) => time - (times[at - 1] ?? time))
+  return {
+    events: told.length + results.length,
+    faults: faults.map((fault) => `${listener.kind}, ${call.tool}: ${fault}`),
+    pauseMs: Math.max(...pauses),
+  }
+}
+
+/** Stock clients of each kind: bare SSE, and both official ones as they are. */
+export async function listenersOf(fleet: Fleet, perKind: number): Promise<Listener[]> {
+  const makers = [bareListener, listenerV1, listenerV2]
+  const all = makers.flatMap((make) => Array.from({ length: perKind }, () => make(fleet)))
+  return Promise.all(all)
+}
+
+async function bareListener({ fetch }: Fleet): Promise<Listener> {
+  const session = await openSession(fetch)
+  let calls = 0
+  return {
+    kind: 'bare SSE',
+    errors: [],
+    async run({ tool, args }, hear) {
+      const results: unknown[] = []
+      for await (const { data } of resuming(fetch, speakingCall(session, tool, args, ++calls))) {
+        const message = JSON.parse(data) as RpcReply & Partial<Told>
+        if (message.method !== undefined) hear(toldBy(message))
+        else results.push(message.result?.structuredContent ?? message)
+      }
+      return results
+    },
+    close: async () => {},
+  }
+}
+
+async function listenerV1({ url }: Fleet): Promise<Listener> {
+  const client = new ClientV1({ name: 'chaos', version: '1' })
+  const listener = sdkListener('official v1', client, (params, options) =>
+    client.callTool(params, undefined, options),
+  )
+  client.setNotificationHandler(LoggingMessageNotificationSchema, listener.log)
+  await client.connect(new TransportV1(new URL(url)))
+  return listener
+}
+
+async function listenerV2({ url }: Fleet): Promise<Listener> {
+  const { client } = await connect(url)
+  const listener = sdkListener('official v2', client, (params, options) =>
+    client.callTool(params, options),
+  )
+  client.setNotificationHandler('notifications/message', listener.log)
+  return listener
+}
+
+interface SdkCall {
+  readonly timeout: number
+  readonly onprogress: (step: NonNullable<Told['params']>) => void
+}
+
+function sdkListener(
+  kind: string,
+  client: ClientV1 | ClientV2,
+  call: (
+    params: { name: string; arguments: Record<string, unknown> },
+    options: SdkCall,
+  ) => Promise<Record<string, unknown>>,
+): Listener & { readonly log: (notification: { params: { data?: unknown } }) => void } {
+  const errors: string[] = []
+  // Two calls speak at once, and a log message does not say which one it is of.
+  const hearing = new Map<string, Hear>()
+  client.onerror = (error) => {
+    if (!/disconnected/.test(error.message)) errors.push(textOf(error))
+  }
+  return {
+    kind,
+    errors,
+    log({ params }) {
+      const text = (params.data as { msg: string }).msg
+      hearing.get(text.startsWith('Watch') ? 'watch_counter' : 'analyze_data')?.(text)
+    },
+    async run({ tool, args }, hear) {
+      hearing.set(tool, hear)
+      const result = await call(
+        { name: tool, arguments: args },
+        { timeout: 120_000, onprogress: (params) => hear(toldBy({ params })) },
+      )
+      return [result['isError'] === true ? result['content'] : result['structuredContent']]
+    },
+    close: () => client.close(),
+  }
+}
+
+/** Kills one of the instances that run. */
+export function killAny(fleet: Fleet): void {
+  const pids = fleet.map().instances.flatMap(({ pid }) => pid ?? [])
+  const pid = pids[Math.floor(Math.random() * pids.length)]
+  if (pid !== undefined) process.kill(pid, 'SIGKILL')
+}
+
+export async function everySecond(
+  seconds: number,
+  disturb: () => void | Promise<unknown>,
+): Promise<void> {
+  for (let second = 0; second < seconds; second++) {
+    await pause(1000)
+    await disturb()
+  }
 }
 
 /** How long a load goes on before the next blow: a rhythm, and never what a test waits for. */
