@@ -1,8 +1,12 @@
 import { cloudflareTest } from '@cloudflare/vitest-plugin'
 import { defineConfig } from 'vitest/config'
 
+const system = { testTimeout: 120_000, hookTimeout: 60_000 }
+
 export default defineConfig({
   test: {
+    // Most tests wait most of the time.
+    maxWorkers: 2,
     // What the servers log is not what a test says.
     onConsoleLog: (text) => !text.includes('"event"'),
     reporters: ['default', './test/support/count-reporter.ts'],
@@ -19,10 +23,20 @@ export default defineConfig({
       {
         // Whole servers as processes, with real clients.
         test: {
+          ...system,
           name: 'system',
-          include: ['test/{chaos,clients,failover,fleet,conformance,project}/**/*.test.ts'],
-          testTimeout: 120_000,
-          hookTimeout: 60_000,
+          include: ['test/{clients,failover,fleet,conformance,project}/**/*.test.ts'],
+          sequence: { groupOrder: 1 },
+        },
+      },
+      {
+        // How long a failure is felt is measured with nothing else running.
+        test: {
+          ...system,
+          name: 'chaos',
+          include: ['test/chaos/**/*.test.ts'],
+          fileParallelism: false,
+          sequence: { groupOrder: 2 },
         },
       },
     ],
