@@ -16,7 +16,7 @@ import { percentile } from '../test/support/percentile.ts'
 import { median, ratio, round, shuffled } from './figures.ts'
 import { parseFlags } from './flags.ts'
 import { call, checkCounters, closeConnections, load, openSession, type Target } from './load.ts'
-import { startStack, stopStacks, type Entry } from './stack.ts'
+import { INSTANCE, startStack, stopStacks, type Entry } from './stack.ts'
 
 const flags = parseFlags({ seconds: 2, rounds: 5, fsync: 'everysec' })
 const { seconds: SECONDS, rounds: ROUNDS } = flags
@@ -27,7 +27,7 @@ const CONNECTIONS = [1, 16, 48] as const
 const REDIS_ARGS = ['--save', '', '--appendonly', 'yes', '--appendfsync', flags.fsync]
 
 const SUBJECTS = [
-  { name: 'holdfast', program: 'haproxy-compat/server.ts' },
+  { name: 'holdfast', program: INSTANCE },
   { name: 'SDK', program: 'bench/opponents/sdk-server.ts' },
   { name: 'floor', program: 'bench/opponents/redis-floor.ts' },
 ] as const

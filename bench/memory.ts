@@ -10,7 +10,15 @@ import { createClient } from '@redis/client'
 import { requireProgram } from '../haproxy-compat/programs.ts'
 import { parseFlags } from './flags.ts'
 import { closeConnections, openSession } from './load.ts'
-import { mcpUrl, redisUrl, startInstance, startRedis, stopStacks, type Started } from './stack.ts'
+import {
+  INSTANCE,
+  mcpUrl,
+  redisUrl,
+  startInstance,
+  startRedis,
+  stopStacks,
+  type Started,
+} from './stack.ts'
 
 const { sessions: SESSIONS, streams: STREAMS } = parseFlags({ sessions: 10_000, streams: 2000 })
 const WARM_UP = 6000
@@ -21,7 +29,7 @@ requireProgram('redis-server')
 try {
   const redis = await startRedis(['--save', '', '--appendonly', 'no'])
   const options = {
-    program: 'haproxy-compat/server.ts',
+    program: INSTANCE,
     redis,
     env: { LIVE_IDLE_SECONDS: String(IDLE_SECONDS) },
   }

@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
+import { INSTANCE_FLAGS } from '../haproxy-compat/programs.ts'
 import { freePort } from '../test/support/ports.ts'
 import { cpuSeconds } from './figures.ts'
 
@@ -36,6 +37,9 @@ export interface InstanceOptions {
   readonly redis: Started
   readonly env?: Record<string, string>
 }
+
+/** Ours, from the repository's root. */
+export const INSTANCE = 'haproxy-compat/server.ts'
 
 const HOST = '127.0.0.1'
 const STARTS_WITHIN_MS = 15_000
@@ -81,7 +85,9 @@ export async function startInstance(
   { program, redis, env }: InstanceOptions,
 ): Promise<Started> {
   const port = await freePort()
-  const instance = new Started(process.execPath, [fromRoot(program)], port, {
+  // Each as its own way of starting it has it: for the others, as Node comes.
+  const flags = program === INSTANCE ? INSTANCE_FLAGS : []
+  const instance = new Started(process.execPath, [...flags, fromRoot(program)], port, {
     HOST,
     PORT: String(port),
     INSTANCE_ID: `mcp-server-${number}`,

@@ -19,7 +19,7 @@ import { dirname, join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import * as z from 'zod'
-import { requireProgram } from './programs.ts'
+import { INSTANCE_FLAGS, requireProgram } from './programs.ts'
 import { supervise, type Program, type Supervised } from './supervise.ts'
 
 const HOST = '127.0.0.1'
@@ -121,7 +121,7 @@ function instancePart({ instances }: Ports, number: number, common: Part['env'])
   const name = instanceName(number)
   const port = instances[number - 1] ?? 0
   const env = { ...common, INSTANCE_ID: name, HOST, PORT: String(port) }
-  return { name, command: 'node', args: [here('server.ts')], env, port }
+  return { name, command: 'node', args: [...INSTANCE_FLAGS, here('server.ts')], env, port }
 }
 
 function haproxyPart(ports: Ports, config: string, socket: string): Part {

@@ -13,7 +13,3 @@ export function collectGarbage(): void {
 setFlagsFromString('--expose-gc')
 const collect = runInNewContext('gc') as (options: object) => void
 setFlagsFromString('--no-expose-gc')
-
-// After each lull V8 would mark for seconds, whenever it thinks best, and calls that come meanwhile
-// take half as long again (measured: `decisions/010`). This server knows better when it is idle.
-setFlagsFromString('--memory-reducer-gc-count=0')

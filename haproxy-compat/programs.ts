@@ -5,6 +5,12 @@ import { existsSync } from 'node:fs'
 const PACKAGES = { 'redis-server': 'redis-server', haproxy: 'haproxy' } as const
 
 /**
+ * What Node is told for an instance. V8's memory reducer would mark for seconds after each lull, and
+ * calls that come meanwhile take half as long again (`docs/decisions/010`).
+ */
+export const INSTANCE_FLAGS = ['--no-memory-reducer'] as const
+
+/**
  * Makes sure that a program is there: installs it where that may be done (root on Debian), and
  * otherwise throws one line that says what to install.
  */
