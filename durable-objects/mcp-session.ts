@@ -151,19 +151,20 @@ export abstract class SessionObject extends DurableObject<Env> {
     return loaded?.record.principal === principal ? this.#restore() : undefined
   }
 
-  /** Only the object runs its calls: those that it finds running were another incarnation's. */
   #restore(): Promise<SessionRuntime | undefined> {
-    const restore = async (): Promise<SessionRuntime | undefined> => {
-      const runtime = await restoreRuntime(this.#options())
-      const orphans = await this.#store.running(this.#id)
-      for (const stream of orphans) await runtime?.takeOver(stream)
-      return runtime
-    }
-    this.#runtime ??= restore()
+    this.#runtime ??= this.#goOn()
     return this.#runtime.catch((error: unknown) => {
       this.#runtime = undefined
       throw error
     })
+  }
+
+  /** Only the object runs its calls: those that it finds running were another incarnation's. */
+  async #goOn(): Promise<SessionRuntime | undefined> {
+    const runtime = await restoreRuntime(this.#options())
+    const orphans = await this.#store.running(this.#id)
+    for (const stream of orphans) await runtime?.takeOver(stream)
+    return runtime
   }
 
   async #close(runtime: SessionRuntime | undefined, why: 'deleted' | 'expired'): Promise<void> {

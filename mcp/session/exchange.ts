@@ -64,11 +64,9 @@ export class Exchange {
   readonly host: ExchangeHost
   readonly journal = new Journal()
   readonly staged = new StagedChange()
-  /** Those of its present run; what an earlier run still does is ignored. */
-  operations: Operations
-
   readonly #resolve: (answer: ExchangeAnswer) => void
   readonly #done = Promise.withResolvers<void>()
+  #operations: Operations | undefined
   #log: OwnLog | undefined
   #over = false
   #cancelled = false
@@ -83,7 +81,6 @@ export class Exchange {
     this.request = request
     this.identity = identity
     this.host = host
-    this.operations = new Operations(this, 0)
     const { promise, resolve } = Promise.withResolvers<ExchangeAnswer>()
     this.answer = promise
     this.#resolve = resolve
@@ -104,12 +101,17 @@ export class Exchange {
     return this.#log?.stream
   }
 
+  /** Those of its present run; what an earlier run still does is ignored. */
+  get operations(): Operations {
+    return (this.#operations ??= new Operations(this, 0))
+  }
+
   get run(): number {
-    return this.operations.run
+    return this.#operations?.run ?? 0
   }
 
   restart(run: number): void {
-    this.operations = new Operations(this, run)
+    this.#operations = new Operations(this, run)
     this.journal.restart()
   }
 

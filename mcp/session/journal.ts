@@ -30,8 +30,9 @@ export interface Batch {
  * only noted at first: it is written with the next thing that anybody can see.
  */
 export class Journal {
-  readonly #known = new Map<number, Recorded>()
-  readonly #answers = new Map<number, PromiseWithResolvers<RpcOutcome>>()
+  // Most calls are over before they need either.
+  #known: Map<number, Recorded> | undefined
+  #answers: Map<number, PromiseWithResolvers<RpcOutcome>> | undefined
   #notes: Noted[] = []
   #ops = 0
   #entries = 0
@@ -54,21 +55,21 @@ export class Journal {
     if (entry.kind !== 'message' && entry.kind !== 'did') return
     const filled = withState(entry, this.#state)
     if ('state' in filled && filled.state !== undefined) this.#state = filled.state
-    if (filled.op !== undefined) this.#known.set(filled.op, filled)
+    if (filled.op !== undefined) (this.#known ??= new Map()).set(filled.op, filled)
   }
 
   /** Begins the next operation, which an earlier run must have begun here as well, if it got here. */
   begin(what: string): Operation {
     const op = ++this.#ops
-    const known = this.#known.get(op)
-    this.#known.delete(op)
+    const known = this.#known?.get(op)
+    this.#known?.delete(op)
     if (known === undefined || nameOf(known) === what) return { op, known }
     throw notDeterministic(`its operation ${op} was ${nameOf(known)} before and is ${what} now`)
   }
 
   /** The tool is done. What an earlier run did it must have done as well. */
   end(): void {
-    const [left] = this.#known.values()
+    const left = this.#known?.values().next().value
     if (left === undefined) return
     throw notDeterministic(`it ended before its operation ${left.op}, ${nameOf(left)}`)
   }
@@ -114,8 +115,9 @@ export class Journal {
   }
 
   #answerTo(op: number): PromiseWithResolvers<RpcOutcome> {
-    const known = this.#answers.get(op) ?? Promise.withResolvers<RpcOutcome>()
-    this.#answers.set(op, known)
+    const answers = (this.#answers ??= new Map())
+    const known = answers.get(op) ?? Promise.withResolvers<RpcOutcome>()
+    answers.set(op, known)
     return known
   }
 }
