@@ -92,12 +92,14 @@ export class Attempts {
     // On top of what the server asks for: else all clients come back at once, and in step with it.
     const waitMs = failure.afterMs + backoffMs(this.#made, this.#options)
     this.#made += 1
-    if (waitMs >= this.leftMs()) {
-      const told = `Cannot finish ${method}: no answer in ${this.#deadlineMs} ms, last cause: ${why}`
-      throw new ClientError('deadline_exceeded', told, error)
+    if (waitMs < this.leftMs()) {
+      onEvent({ event: 'attempt_failed', method, attempt: this.#made, waitMs, why })
+      await sleep(clock, waitMs, signal)
+      // A timer can be late.
+      if (this.leftMs() > 0) return
     }
-    onEvent({ event: 'attempt_failed', method, attempt: this.#made, waitMs, why })
-    await sleep(clock, waitMs, signal)
+    const told = `Cannot finish ${method}: no answer in ${this.#deadlineMs} ms, last cause: ${why}`
+    throw new ClientError('deadline_exceeded', told, error)
   }
 }
 

@@ -1,9 +1,7 @@
-import * as z from 'zod'
 import { ServerError } from '../mcp/errors.ts'
 import type { SessionId, StreamId } from '../mcp/session/ids.ts'
 import {
   applyCommit,
-  entry,
   findReply,
   packSession,
   unpackSession,
@@ -14,26 +12,32 @@ import type {
   Append,
   Commit,
   CommitOutcome,
-  Entry,
   Loaded,
   SessionStore,
   StreamEntries,
 } from '../mcp/session/store.ts'
+import {
+  behind,
+  chunkKey,
+  chunkPrefix,
+  EMPTY,
+  grow,
+  isLast,
+  nextPlace,
+  packChunk,
+  unpackChunk,
+  type Chunk,
+} from './chunks.ts'
 
 //   session                    the packed row: one JSON text, rewritten whole by each commit
 //   stream/<id>/<first place>  up to CHUNK_ENTRIES entries of a stream; an append rewrites the last
 // Rows are what an object's storage costs, bytes in them are free: hence one row for all of a
 // session, and 64 entries a row for what comes one by one and is later deleted row by row.
 const SESSION = 'session'
-const chunkPrefix = (stream: StreamId) => `stream/${stream}/`
-const chunkKey = (stream: StreamId, first: number) =>
-  `${chunkPrefix(stream)}${String(first).padStart(10, '0')}`
 
 // A call whose object was reset, and whose client never comes back, goes on this late at most.
 const RUNNING_ALARM_MS = 5000
 
-const CHUNK_ENTRIES = 64
-const CHUNK_CHARS = 256 * 1024
 // A row takes 2 MB, and a character up to two bytes of it.
 const MAX_ROW_CHARS = 1_000_000
 
@@ -250,58 +254,3 @@ interface ChunkHead {
   readonly begins: boolean
   readonly ends: boolean
 }
-
-interface Chunk {
-  /** The place of its first entry. */
-  readonly first: number
-  readonly entries: readonly Entry[]
-  readonly chars: number
-}
-
-const EMPTY: Chunk = { first: 1, entries: [], chars: 0 }
-
-function nextPlace({ first, entries }: Chunk): number {
-  return first + entries.length
-}
-
-/** The chunk that holds `part`: the stream's last one, or a new one if that is full. */
-function grow(tail: Chunk, { entries }: Append): Chunk {
-  const added = JSON.stringify(entries).length
-  const full = tail.entries.length >= CHUNK_ENTRIES || tail.chars + added > CHUNK_CHARS
-  const base = full ? { first: nextPlace(tail), entries: [], chars: 0 } : tail
-  return { first: base.first, entries: [...base.entries, ...entries], chars: base.chars + added }
-}
-
-function isLast({ entries }: Chunk): boolean {
-  return entries.at(-1)?.kind === 'end'
-}
-
-function behind(chunks: readonly Chunk[], after: number): StreamEntries {
-  const [{ first } = EMPTY] = chunks
-  const at = Math.max(after + 1, first)
-  return { at, entries: chunks.flatMap(({ entries }) => entries).slice(at - first) }
-}
-
-function packChunk({ entries }: Chunk, writtenAt: number): string {
-  return JSON.stringify({ writtenAt, entries })
-}
-
-function unpackChunk([key, text]: [string, unknown]): Chunk & {
-  stream: StreamId
-  writtenAt: number
-} {
-  const [, stream, first] = key.split('/')
-  const { entries, writtenAt } = packedChunk.parse(JSON.parse(String(text)))
-  return {
-    stream: stream as StreamId,
-    first: Number(first),
-    entries,
-    writtenAt,
-    chars: String(text).length,
-  }
-}
-
-const packedChunk = z.object({
-  writtenAt: z.number(),
-  entries: z.array(entry),
-})

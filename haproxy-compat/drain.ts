@@ -40,7 +40,8 @@ export function drainOnSigterm({ clock, router, handOver, drainMs, stopMs }: Dra
       router.detachAll()
       return closed
     })
-    await Promise.race([ended, sleep(clock, stopMs).then(handOver)])
+    await Promise.race([ended, sleep(clock, stopMs)])
+    await handOver()
     process.exit(0)
   }
 

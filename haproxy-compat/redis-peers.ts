@@ -93,13 +93,19 @@ export class RedisPeers implements Peers {
   }
 
   async claim(call: RunningCall): Promise<boolean> {
-    return (await this.#keep({ claim: nameOf(call) })).length > 0
+    // Whoever can ask claims it later.
+    const taken = await this.#keep({ claim: nameOf(call) }).catch(() => [])
+    return taken.length > 0
   }
 
-  /** Keeps this process's leases, and hands over the calls of processes that do not keep theirs. */
-  start(takeOver: (call: RunningCall) => Promise<void>): void {
+  /**
+   * Keeps this process's leases. As long as it `takesMore`, it hands over the calls of processes
+   * that do not keep theirs.
+   */
+  start(takeOver: (call: RunningCall) => Promise<void>, takesMore: () => boolean): void {
     const beat = async (): Promise<number> => {
-      const orphans = await this.#keep({ calls: this.#held, orphans: MAX_ORPHANS })
+      const limit = takesMore() ? MAX_ORPHANS : 0
+      const orphans = await this.#keep({ calls: this.#held, orphans: limit })
       // One that can't be taken over now is an orphan again when its new lease has run out.
       for (const orphan of orphans) takeOver(parseCall(orphan)).catch(() => undefined)
       // Who died had more of them: those do not wait.

@@ -36,8 +36,11 @@ const router = new LocalRouter({
   onQuiet: collectGarbage,
   ...(peers && { peers }),
 })
-peers?.start((call) => router.takeOver(call))
 const drain = drainOnSigterm({ ...node, clock, router, handOver: () => peers?.stop() })
+peers?.start(
+  (call) => router.takeOver(call),
+  () => !drain.isDraining(),
+)
 const app = createApp({
   ...config,
   router,

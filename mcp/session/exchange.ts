@@ -1,21 +1,14 @@
-import type { JSONRPCRequest, RequestId } from '@modelcontextprotocol/server'
-import {
-  httpStatusOf,
-  isAway,
-  isServerError,
-  rpcErrorOf,
-  ServerError,
-  sessionNotFound,
-} from '../errors.ts'
+import type { JSONRPCRequest } from '@modelcontextprotocol/server'
+import { isAway, isServerError, rpcErrorOf, ServerError, sessionNotFound } from '../errors.ts'
 import { AWAY_MS, type Clock } from './clock.ts'
-import { createStreamId, eventId, type EventId, type StreamId } from './ids.ts'
-import { keyConflict, type Identity } from './identity.ts'
+import { answerFrom, streamAnswer, type ExchangeAnswer } from './exchange-answer.ts'
+import { createStreamId, type StreamId } from './ids.ts'
+import type { Identity } from './identity.ts'
 import { Abandoned, Journal } from './journal.ts'
 import type { LiveSession } from './live-session.ts'
 import { respond } from './message.ts'
 import { Operations } from './operations.ts'
 import { OwnLog } from './own-log.ts'
-import type { Answer } from './router.ts'
 import type { SettingsChange } from './settings.ts'
 import { StagedChange } from './staged-change.ts'
 import type { Commit, Entry, Loaded, RecordedAnswer, Reply, RpcOutcome } from './store.ts'
@@ -39,11 +32,6 @@ export interface ExchangeHost {
 }
 
 const NEEDS_NO_STATE = /^ping$|\/list$/
-
-export type ExchangeAnswer =
-  | { readonly kind: 'reply'; readonly outcome: RpcOutcome }
-  | { readonly kind: 'stream'; readonly after: EventId; readonly id: RequestId }
-  | { readonly kind: 'failed'; readonly error: ServerError }
 
 /** The log of a call that was begun before. */
 export interface Begun {
@@ -159,7 +147,7 @@ export class Exchange {
   }
 
   #goOn({ stream, entries }: Begun): void {
-    this.#log = this.#createLog(stream, entries.length + 1)
+    this.#log = this.#createLog(stream, entries)
     for (const entry of entries) this.journal.hear(entry)
     this.host.hold(stream)
     this.#resolve(streamAnswer(stream, this.request.id))
@@ -219,12 +207,12 @@ export class Exchange {
       throw error
     }
     this.journal.written(batch)
-    this.#log = this.#createLog(stream, all.length + 1)
+    this.#log = this.#createLog(stream, all)
     this.#resolve(streamAnswer(stream, id))
   }
 
-  #createLog(stream: StreamId, next: number): OwnLog {
-    return new OwnLog(this.host.session, this.journal, stream, next)
+  #createLog(stream: StreamId, entries: readonly Entry[]): OwnLog {
+    return new OwnLog(this.host.session, this.journal, stream, entries)
   }
 
   async #appendAll(entries: readonly Entry[]): Promise<void> {
@@ -239,7 +227,10 @@ export class Exchange {
   }
 
   async #catchUp(log: OwnLog): Promise<void> {
-    for (const { kind } of await log.catchUp()) {
+    const added = await log.catchUp()
+    // Another run has to begin with what is stored.
+    if (added === undefined) return this.#lose()
+    for (const { kind } of added) {
       if (kind === 'cancel' && !this.#cancelled) void this.cancel()
       if (kind === 'taken' || kind === 'end') this.#lose()
     }
@@ -336,28 +327,4 @@ function knownError(error: unknown): ServerError {
 
 function lost(): ServerError {
   return new ServerError('call_interrupted', 'Cannot finish call here: it goes on elsewhere')
-}
-
-/** Throws what is no answer to a request, but a refusal of it. */
-export function answerTo(request: JSONRPCRequest, answer: ExchangeAnswer): Answer {
-  if (answer.kind === 'stream') {
-    const { after, id } = answer
-    return { kind: 'stream', after, ...(id !== request.id && { replyAs: request.id }) }
-  }
-  if (answer.kind === 'reply') {
-    return { kind: 'reply', body: JSON.stringify(respond(request.id, answer.outcome)) }
-  }
-  const { error } = answer
-  if (httpStatusOf(error.code) !== 200) throw error
-  return answerTo(request, { kind: 'reply', outcome: { error: rpcErrorOf(error) } })
-}
-
-function answerFrom(reply: Reply, identity: Identity | undefined): ExchangeAnswer {
-  if (reply.fingerprint !== identity?.fingerprint) return { kind: 'failed', error: keyConflict() }
-  const { answer } = reply
-  return answer.kind === 'reply' ? answer : streamAnswer(answer.stream, answer.id)
-}
-
-function streamAnswer(stream: StreamId, id: RequestId): ExchangeAnswer {
-  return { kind: 'stream', after: eventId({ stream, after: 1 }), id }
 }

@@ -9,14 +9,17 @@ export class OwnLog {
   readonly stream: StreamId
   readonly #session: LiveSession
   readonly #journal: Journal
+  /** The place of its next entry, and what is at the one before. */
   #next: number
+  #last: Entry | undefined
 
-  /** `next` is the place of its next entry. */
-  constructor(session: LiveSession, journal: Journal, stream: StreamId, next: number) {
+  /** `entries` are all that it holds. */
+  constructor(session: LiveSession, journal: Journal, stream: StreamId, entries: readonly Entry[]) {
     this.stream = stream
     this.#session = session
     this.#journal = journal
-    this.#next = next
+    this.#next = entries.length + 1
+    this.#last = entries.at(-1)
   }
 
   /** Whether there is anything to know of a log that ends at `last`. */
@@ -35,16 +38,26 @@ export class OwnLog {
     if (outcome.kind === 'gone') throw sessionNotFound()
     if (outcome.kind !== 'committed') return false
     this.#journal.written(batch)
-    this.#next += batch.entries.length
+    this.#moveBehind(batch.entries)
     return true
   }
 
-  /** Takes in what others have added, and answers that. */
-  async catchUp(): Promise<readonly Entry[]> {
-    const stored = await this.#session.entries(this.stream, this.#next - 1)
+  /**
+   * Takes in what others have added, and answers that; `undefined` if the log is not the one that
+   * was written here, because the store has come back with an older copy.
+   */
+  async catchUp(): Promise<readonly Entry[] | undefined> {
+    const stored = await this.#session.entries(this.stream, this.#next - 2)
     if (stored === undefined) throw sessionNotFound()
-    for (const entry of stored.entries) this.#journal.hear(entry)
-    this.#next += stored.entries.length
-    return stored.entries
+    const [last, ...added] = stored.entries
+    if (JSON.stringify(last) !== JSON.stringify(this.#last)) return undefined
+    for (const entry of added) this.#journal.hear(entry)
+    this.#moveBehind(added)
+    return added
+  }
+
+  #moveBehind(entries: readonly Entry[]): void {
+    this.#next += entries.length
+    this.#last = entries.at(-1) ?? this.#last
   }
 }

@@ -17,7 +17,9 @@ import {
   type Taken,
 } from './call-log.ts'
 import type { Clock } from './clock.ts'
-import { answerTo, Exchange, type ExchangeHost } from './exchange.ts'
+import { Exchange, type ExchangeHost } from './exchange.ts'
+import { answerTo } from './exchange-answer.ts'
+import { Exchanges } from './exchanges.ts'
 import { identify, keyConflict } from './identity.ts'
 import { createStreamId, type Principal, type StreamId } from './ids.ts'
 import { LiveSession, type LiveSessionOptions } from './live-session.ts'
@@ -88,8 +90,7 @@ export class SessionRuntime {
   readonly #options: RuntimeOptions
   readonly #session: LiveSession
   readonly #transport: SessionTransport
-  readonly #exchanges = new Map<number, Exchange>()
-  readonly #byKey = new Map<string, Exchange>()
+  readonly #exchanges = new Exchanges()
   readonly #host: ExchangeHost
   #watching = false
 
@@ -166,12 +167,12 @@ export class SessionRuntime {
 
   /** Resolves when no call runs. */
   async idle(): Promise<void> {
-    await Promise.all(this.#open().map(({ done }) => done))
+    await Promise.all(Array.from(this.#exchanges, ({ done }) => done))
   }
 
   /** Goes on with a call that nobody runs. */
   async takeOver(stream: StreamId): Promise<Taken['kind']> {
-    if (this.#open().some((exchange) => exchange.stream === stream)) return 'elsewhere'
+    if (this.#exchanges.withStream(stream) !== undefined) return 'elsewhere'
     const { store, id, instance, clock, log } = this.#options
     const taken = await takeCall(store, { id, stream }, { by: instance, now: clock.now() })
     if (taken.kind !== 'taken') return taken.kind
@@ -189,14 +190,14 @@ export class SessionRuntime {
 
   /** Others have added to the log of a call, whose end is at `last` now; or may have to any. */
   heard(stream?: StreamId, last?: number): void {
-    for (const exchange of this.#open()) {
+    for (const exchange of this.#exchanges) {
       if (stream === undefined || exchange.stream === stream) void exchange.hear(last)
     }
   }
 
   /** Ends all calls; the session itself is the store's to end. */
   async close(): Promise<void> {
-    for (const exchange of this.#open()) exchange.abort(sessionNotFound())
+    for (const exchange of this.#exchanges) exchange.abort(sessionNotFound())
     await this.#transport.close()
   }
 
@@ -210,7 +211,7 @@ export class SessionRuntime {
     const { attempt } = post
     if (attempt) this.#session.settle({ sender: attempt.sender, below: attempt.settled })
     const identity = await identify(request, post, this.#options.pack.tools)
-    const running = identity && this.#byKey.get(identity.key)
+    const running = this.#exchanges.withKey(identity?.key)
     if (running !== undefined && running.identity?.fingerprint !== identity?.fingerprint) {
       return answerTo(request, { kind: 'failed', error: keyConflict() })
     }
@@ -219,21 +220,19 @@ export class SessionRuntime {
 
   #start(request: JSONRPCRequest, identity: Exchange['identity']): Exchange {
     const exchange = new Exchange(request, identity, this.#host)
-    if (identity !== undefined) this.#byKey.set(identity.key, exchange)
     this.#begin(exchange)
     this.#watch()
     return exchange
   }
 
   #begin(exchange: Exchange): void {
-    void exchange.done.then(() => this.#forget(exchange))
+    void exchange.done.then(() => this.#exchanges.forget(exchange))
     this.#run(exchange)
   }
 
   #run(exchange: Exchange): void {
     this.#transport.receiveRequest(exchange.request, (run) => {
-      exchange.restart(run)
-      this.#exchanges.set(run, exchange)
+      this.#exchanges.add(exchange, run)
       const { detach } = this.#options
       const closeSSEStream = (): void => void exchange.openStream().then(detach, () => undefined)
       return { closeSSEStream }
@@ -242,7 +241,6 @@ export class SessionRuntime {
 
   async #rerun(exchange: Exchange): Promise<void> {
     const { id, log } = this.#options
-    this.#exchanges.delete(exchange.run)
     log({ event: 'commit_conflict', session: id, expected: this.record.version })
     await this.#session.load()
     this.#run(exchange)
@@ -252,10 +250,10 @@ export class SessionRuntime {
   #watch(): void {
     if (this.#watching) return
     this.#watching = true
-    const before = new Set(this.#open())
+    const before = new Set(this.#exchanges)
     this.#options.clock.timer(this.#options.limits.quickReplyMs, () => {
       this.#watching = false
-      const open = this.#open()
+      const open = [...this.#exchanges]
       for (const exchange of open.filter((one) => before.has(one))) {
         exchange.openStream().catch(() => undefined)
       }
@@ -279,7 +277,7 @@ export class SessionRuntime {
       return this.#transport.receiveNotification(notification)
     }
     const requestId = notification.params?.['requestId']
-    const here = this.#open().filter(({ request }) => request.id === requestId)
+    const here = [...this.#exchanges].filter(({ request }) => request.id === requestId)
     const { store, id } = this.#options
     const quick = here.filter(({ stream }) => stream === undefined)
     const streams = await findCalls(store, id, requestId)
@@ -324,14 +322,5 @@ export class SessionRuntime {
     const exchange = this.#exchanges.get(run)
     if (exchange === undefined) throw new Error('Cannot go on with call: it is over')
     return exchange
-  }
-
-  #open(): Exchange[] {
-    return [...this.#exchanges.values()]
-  }
-
-  #forget({ run, identity }: Exchange): void {
-    this.#exchanges.delete(run)
-    if (identity !== undefined) this.#byKey.delete(identity.key)
   }
 }

@@ -4,34 +4,19 @@
  */
 import { expect, it, onTestFinished } from 'vitest'
 import {
+  callsThatSpeak,
   everySecond,
   killAny,
   listenThrough,
   listenersOf,
-  type Expected,
 } from '../support/chaos.ts'
-import { analysisTold, watchTold } from '../support/client.ts'
 import { startFleet } from '../support/fleet.ts'
 import { percentile } from '../support/percentile.ts'
 
 const { CHAOS_SECONDS } = process.env
 const SECONDS = Number(CHAOS_SECONDS ?? 4)
-const [PER_KIND, ITEMS, WATCHED] = CHAOS_SECONDS === undefined ? [5, 6, 3] : [30, 20, 10]
-
-const CALLS: readonly Expected[] = [
-  {
-    tool: 'analyze_data',
-    args: { num_items: ITEMS },
-    told: analysisTold(ITEMS),
-    result: { items_processed: ITEMS, total_score: 0.75 * ITEMS * (ITEMS + 1) },
-  },
-  {
-    tool: 'watch_counter',
-    args: { duration_seconds: WATCHED },
-    told: watchTold(WATCHED),
-    result: { changes: [], total_changes: 0 },
-  },
-]
+const PER_KIND = CHAOS_SECONDS === undefined ? 5 : 30
+const CALLS = CHAOS_SECONDS === undefined ? callsThatSpeak(6, 3) : callsThatSpeak(20, 10)
 
 it(
   'tells each client all, once and in order, while an instance is killed every second',

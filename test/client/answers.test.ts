@@ -221,6 +221,25 @@ describe('time', () => {
     await client.close()
   })
 
+  it('ends a call that wakes behind its deadline, and names the last cause', async () => {
+    const service = new Service()
+    const clock = new HandClock()
+    const { client, events } = await connectTo(service, URL_ONE, { clock, deadlineMs: 3000 })
+    failFirst(service, () => new Response(null, { status: 503, headers: { 'retry-after': '2' } }))
+    const outcome = increment(client).catch((error: unknown) => error)
+    await until(
+      async () => failures(events),
+      ({ length }) => length === 1,
+    )
+    clock.turn(4000)
+    expect(await outcome).toMatchObject({
+      code: 'deadline_exceeded',
+      message: expect.stringMatching(/last cause: HTTP 503 from/),
+    })
+    expect(service.calls('increment_counter')).toHaveLength(1)
+    await client.close()
+  })
+
   it('ends a call at its deadline when the server hangs', async () => {
     const service = new Service()
     const { client } = await connectTo(service, URL_ONE, { deadlineMs: 50 })

@@ -1,13 +1,12 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
 import {
+  callsThatSpeak,
   everySecond,
   listenersOf,
   listenThrough,
-  type Expected,
   type Listener,
   type ListeningReport,
 } from '../support/chaos.ts'
-import { analysisTold, watchTold } from '../support/client.ts'
 import type { Fleet } from '../support/fleet.ts'
 import type { Fetch } from '../support/mcp.ts'
 import { startWrangler } from '../support/wrangler.ts'
@@ -18,23 +17,7 @@ const KILLS = 3
 const IS_LONG = process.env['CHAOS_SECONDS'] !== undefined
 const SECONDS = IS_LONG ? 30 : 8
 const PER_KIND = IS_LONG ? 30 : 3
-const ITEMS = IS_LONG ? 20 : 6
-const WATCHED = IS_LONG ? 10 : 3
-
-const CALLS: readonly Expected[] = [
-  {
-    tool: 'analyze_data',
-    args: { num_items: ITEMS },
-    told: analysisTold(ITEMS),
-    result: { items_processed: ITEMS, total_score: 0.75 * ITEMS * (ITEMS + 1) },
-  },
-  {
-    tool: 'watch_counter',
-    args: { duration_seconds: WATCHED },
-    told: watchTold(WATCHED),
-    result: { changes: [], total_changes: 0 },
-  },
-]
+const CALLS = IS_LONG ? callsThatSpeak(20, 10) : callsThatSpeak(6, 3)
 
 describe('what clients of the edge hear of their calls', () => {
   /**
@@ -71,7 +54,7 @@ describe('what clients of the edge hear of their calls', () => {
   })
 
   it('is all of it, once and in order, while objects are reset every second', async () => {
-    const server = await startWrangler({ entry: 'test/edge/resetting-worker.ts' })
+    const server = await startWrangler({ entry: 'test/edge/worker.ts' })
     onTestFinished(() => server.kill())
     const listeners = await listenersOf(edgeAt(server.port), PER_KIND)
     let resets = 0

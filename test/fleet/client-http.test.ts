@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { startFleet, type Fleet } from '../support/fleet.ts'
+import { TOOL_NAMES } from '../support/mcp.ts'
 
 interface Part {
   readonly name: string
@@ -9,6 +10,9 @@ interface Part {
   readonly headers: readonly [string, string][]
   readonly body: string
 }
+
+/** It asks the user, which an editor can't. */
+const CANNOT_ASK = 'clearNotes'
 
 describe('client.http', () => {
   const { variables, parts } = parse(readFileSync('client.http', 'utf8'))
@@ -24,6 +28,14 @@ describe('client.http', () => {
     expect(variables.get('base')).toBe('http://localhost:8080')
   })
 
+  it('walks through all tools', () => {
+    const called = parts.flatMap(({ body }) => {
+      const [, tool] = /"tools\/call",\s+"params": \{\s+"name": "(\w+)"/.exec(body) ?? []
+      return tool ?? []
+    })
+    expect(called.toSorted()).toEqual(TOOL_NAMES.toSorted())
+  })
+
   it.each(parts)('$name is answered', async ({ name, method, url, headers, body }) => {
     const init = {
       method,
@@ -34,14 +46,20 @@ describe('client.http', () => {
     const text = await response.text()
     answers.set(name, { headers: response.headers, text })
     expect({ ok: response.ok, text }).toEqual({ ok: true, text })
-    expect(text).not.toMatch(/"error":|"isError":true/)
+    expect(text).not.toContain('"error":')
+    expect(text.includes('"isError":true')).toBe(name === CANNOT_ASK)
   })
 
   it('has done what it says', () => {
     const text = (name: string): string => answers.get(name)?.text ?? ''
     expect(text('listNotes')).toContain('"notes":["from client.http"]')
+    expect(text('getCounter')).toContain('"counter":1')
+    expect(text(CANNOT_ASK)).toContain('Client does not support form elicitation')
     expect(text('analyze').match(/notifications\/message/g)).toHaveLength(7)
     expect(text('analyze').match(/notifications\/progress/g)).toHaveLength(4)
+    expect(text('watch')).toContain('"total_changes":0')
+    expect(text('serverInfo')).toContain('"sessions":1')
+    expect(text('status')).toContain('"active_sessions":1')
     expect(text('summary')).toMatch(/"counter\\": 1\b.*from client\.http.*"items_processed\\": 3/)
     expect(text('resume')).toContain('"keys_copied":3')
   })

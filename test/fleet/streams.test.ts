@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { connect } from 'node:net'
 import { createClient, type RedisClientType } from '@redis/client'
 import { afterAll, afterEach, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
-import { RedisPeers } from '../../haproxy-compat/redis-peers.ts'
+import { RedisPeers, type RedisCommands } from '../../haproxy-compat/redis-peers.ts'
 import { createRedisStore } from '../../haproxy-compat/redis-store.ts'
 import { systemClock } from '../../mcp/session/clock.ts'
 import type { SessionId, StreamId } from '../../mcp/session/ids.ts'
@@ -40,6 +40,7 @@ import { startRedis, type RedisServer } from '../support/redis.ts'
 const SECRET = 'the same for all of them'
 const KEPT = { ttlMs: 1_800_000, replyRetentionMs: 300_000, now: Date.now }
 const ANALYSIS = { num_items: 3 }
+const refuse = (): Promise<never> => Promise.reject(new Error('Cannot reach Redis'))
 
 let server: RedisServer
 let redis: RedisClientType
@@ -102,6 +103,14 @@ describe('a call', () => {
     expect((await log(session, stream)).some(({ kind }) => kind === 'taken')).toBe(false)
   })
 
+  it('is followed also where nobody can be asked whether somebody runs it', async () => {
+    const [a] = await instances(1)
+    const { session, stream, priming } = await begun(a, 1)
+    const app = await racer('cut off', { evalSha: refuse, eval: refuse })
+    const events = await collect(readEvents(await app.fetch(get(session, priming.id))))
+    await expectEvents(events.slice(1), session, stream, 1)
+  })
+
   it('is followed on, or resumed, on another instance when its own is killed', async () => {
     const [a, b] = await instances(2)
     const session = (await openSession(a.fetch)) as SessionId
@@ -144,6 +153,27 @@ describe('a call', () => {
     expect(tookMs).toBeLessThan(300)
     await expectEvents(await rest, session, stream, 3)
     await expectWhole(session, stream, 3)
+  })
+
+  it('is not taken over by an instance that is stopping itself', async () => {
+    const [a, b] = await instances(2, { DRAIN_SECONDS: '1', STOP_SECONDS: '1' })
+    const [own, orphan] = [await begun(a, 10), await begun(b, 3)]
+    const ready = async (): Promise<number> => {
+      const response = await a.fetch(new Request(`${BASE}/ready`))
+      await response.text()
+      return response.status
+    }
+    const stopped = a.kill('SIGTERM')
+    await until(ready, (status) => status === 503)
+    await b.kill('SIGKILL')
+    expect(await stopped).toBe(0)
+    const left = await log(orphan.session, orphan.stream)
+    expect(left.some(({ kind }) => kind === 'taken')).toBe(false)
+    await instances(1)
+    await until(() => log(orphan.session, orphan.stream), hasEnded)
+    await until(() => log(own.session, own.stream), hasEnded)
+    await expectWhole(orphan.session, orphan.stream, 3)
+    await expectWhole(own.session, own.stream, 10)
   })
 
   it('ends with its session, which is ended elsewhere, and does nothing after that', async () => {
@@ -361,15 +391,19 @@ async function instances(
 }
 
 /** An instance in this process. */
-async function racer(instance: string): Promise<LocalApp> {
-  const [commands, subscriber] = await Promise.all([connected(), connected()])
+async function racer(instance: string, asking: Partial<RedisCommands> = {}): Promise<LocalApp> {
+  const clients = await Promise.all([connected(), connected(), connected()])
+  const [commands, leases, subscriber] = clients
   onTestFinished(() => {
-    for (const client of [commands, subscriber]) client.destroy()
+    for (const client of clients) client.destroy()
   })
-  const peers = new RedisPeers(commands, subscriber, systemClock)
+  const peers = new RedisPeers(Object.assign(leases, asking), subscriber, systemClock)
   onTestFinished(() => peers.stop())
   const app = createLocalApp({ store: createRedisStore(commands, KEPT), peers, instance })
-  peers.start((call) => app.router.takeOver(call))
+  peers.start(
+    (call) => app.router.takeOver(call),
+    () => true,
+  )
   return app
 }
 

@@ -4,7 +4,16 @@ import { StreamableHTTPClientTransport as TransportV1 } from '@modelcontextproto
 import { LoggingMessageNotificationSchema } from '@modelcontextprotocol/sdk/types.js'
 import { expect } from 'vitest'
 import { ResilientClient } from '../../client/resilient-client.ts'
-import { connect, differences, resuming, speakingCall, toldBy, type Told } from './client.ts'
+import {
+  analysisTold,
+  connect,
+  differences,
+  resuming,
+  speakingCall,
+  toldBy,
+  watchTold,
+  type Told,
+} from './client.ts'
 import type { Fleet } from './fleet.ts'
 import { faultsOf, type Operation } from './history.ts'
 import { analysisLogs, callTool, openSession, type RpcReply } from './mcp.ts'
@@ -193,6 +202,24 @@ export interface Expected {
   readonly told: readonly (string | RegExp)[]
   /** Beside the name of the instance. */
   readonly result: Record<string, unknown>
+}
+
+/** An analysis of so many items, and a watch of so many seconds over a counter that nobody raises. */
+export function callsThatSpeak(items: number, seconds: number): Expected[] {
+  return [
+    {
+      tool: 'analyze_data',
+      args: { num_items: items },
+      told: analysisTold(items),
+      result: { items_processed: items, total_score: 0.75 * items * (items + 1) },
+    },
+    {
+      tool: 'watch_counter',
+      args: { duration_seconds: seconds },
+      told: watchTold(seconds),
+      result: { changes: [], total_changes: 0 },
+    },
+  ]
 }
 
 type Hear = (text: string) => void

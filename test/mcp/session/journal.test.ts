@@ -395,6 +395,46 @@ describe('a call in trouble', () => {
     expect((await scene.finish()).result?.structuredContent).toEqual({ n: 0 })
   })
 
+  it('goes on elsewhere, from what is left, if the store has lost its last entries', async () => {
+    const { store, forget } = createForgetful()
+    const scene = await begin(
+      async (call, self) => {
+        await call.log('info', 'first')
+        await call.log('info', 'second')
+        await self.stop(call)
+        return { n: n.get(await call.update(addOne)) }
+      },
+      { store },
+    )
+    await scene.stopped
+    await forget(1)
+    scene.wake()
+    await scene.a.router.idle()
+    expect(await scene.said()).toEqual(['first'])
+    expect((await scene.finish()).result?.structuredContent).toEqual({ n: 1 })
+    expect(await scene.said()).toEqual(['first', 'second'])
+  })
+
+  it('is not taken for another that has come as far since the store lost it', async () => {
+    const { store, forget } = createForgetful()
+    const scene = await begin(
+      async (call, self) => {
+        for (const word of ['first', 'second', 'third']) await call.log('info', word)
+        await self.stop(call)
+        return { n: n.get(await call.update(addOne)) }
+      },
+      { store },
+    )
+    await scene.stopped
+    await forget(2)
+    await scene.finish()
+    const log = await scene.log()
+    scene.wake()
+    await scene.a.router.idle()
+    expect(await scene.log()).toEqual(log)
+    expect(await scene.state()).toBe(1)
+  })
+
   it('is told that a question was not answered, also if the store is away just then', async () => {
     const clock = createTestClock()
     const { store, failNext } = createFlaky(createLocalStore({ clock }))
@@ -689,4 +729,27 @@ function createTestClock(): Clock & { turn(ms: number): void } {
 /** Resolves when all has been done that need not wait for a timer. */
 async function settled(): Promise<void> {
   for (let turn = 0; turn < 50; turn++) await new Promise((resolve) => void setImmediate(resolve))
+}
+
+/** A store that can come back as it was some commits ago. */
+function createForgetful(): { store: SessionStore; forget: (commits: number) => Promise<void> } {
+  let stored = createLocalStore({})
+  const commits: [SessionId, Commit][] = []
+  return {
+    store: {
+      load: (id, key) => stored.load(id, key),
+      commit(id, commit) {
+        commits.push([id, commit])
+        return stored.commit(id, commit)
+      },
+      entries: (id, stream, after) => stored.entries(id, stream, after),
+      running: (id) => stored.running(id),
+      drop: (id) => stored.drop(id),
+    },
+    forget: async (count) => {
+      stored = createLocalStore({})
+      commits.splice(commits.length - count)
+      for (const [id, commit] of commits) await stored.commit(id, commit)
+    },
+  }
 }

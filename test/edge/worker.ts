@@ -19,16 +19,19 @@ export class McpSession extends SessionObject {
   }
 }
 
+interface ResettableEnv extends Env {
+  readonly SESSIONS: DurableObjectNamespace<McpSession>
+}
+
 const woken = new Set<string>()
 const edge = createWorker()
 
-// oxlint-disable-next-line import/no-default-export -- what wrangler starts
 export default {
   async fetch(request, env, ctx) {
     if (new URL(request.url).pathname !== '/reset') return edge.fetch?.(request, env, ctx)
-    const SESSIONS = env.SESSIONS as unknown as DurableObjectNamespace<McpSession>
+    const { SESSIONS } = env
     const resets = [...woken].map((id) => SESSIONS.get(SESSIONS.idFromString(id)).crash())
     await Promise.allSettled(resets)
     return new Response(String(resets.length))
   },
-} as ExportedHandler<Env>
+} as ExportedHandler<ResettableEnv>
