@@ -34,7 +34,7 @@ const SUBJECTS: readonly Subject[] = [
     config: 'wrangler.toml',
     path: '/mcp',
     objects: [
-      ['SESSIONS', 'McpSession'],
+      ['SESSION_OBJECTS', 'McpSession'],
       ['INDEX', 'SessionIndex'],
     ],
   },

@@ -3,6 +3,6 @@ import type { SessionIndex } from './session-index.ts'
 
 /** The bindings in `wrangler.toml`; its `vars` are read by `parseConfig`. */
 export interface Env {
-  readonly SESSIONS: DurableObjectNamespace<SessionObject>
+  readonly SESSION_OBJECTS: DurableObjectNamespace<SessionObject>
   readonly INDEX: DurableObjectNamespace<SessionIndex>
 }

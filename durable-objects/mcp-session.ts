@@ -1,5 +1,8 @@
 import { DurableObject } from 'cloudflare:workers'
+import * as z from 'zod'
 import { parseConfig } from '../mcp/config.ts'
+import { json } from '../mcp/http/responses.ts'
+import { StatelessServer } from '../mcp/http/stateless.ts'
 import { createLog, type Log } from '../mcp/log.ts'
 import { systemClock } from '../mcp/session/clock.ts'
 import {
@@ -11,19 +14,18 @@ import {
 } from '../mcp/session/ids.ts'
 import { refusalOf } from '../mcp/session/refusal.ts'
 import { eventsOf, type Answer, type Opened, type Post } from '../mcp/session/router.ts'
-import {
-  openSession,
-  restoreRuntime,
-  type RuntimeOptions,
-  type SessionRuntime,
-} from '../mcp/session/runtime.ts'
+import { openSession, restoreRuntime } from '../mcp/session/open-session.ts'
+import type { RuntimeOptions, SessionRuntime } from '../mcp/session/runtime.ts'
 import { parseState } from '../mcp/session/record.ts'
+import type { SessionState } from '../mcp/session/state.ts'
+import type { SessionRecord } from '../mcp/session/store.ts'
 import { locate } from '../mcp/session/streams.ts'
 import type { Pack } from '../mcp/session/tool.ts'
 import type { Env } from './env.ts'
-import { countSessions, reportSession } from './session-index.ts'
+import { countSessions, edgeSecrets, reportSession } from './session-index.ts'
 import { createSqliteStore, type ObjectStore } from './sqlite-store.ts'
 import {
+  ATTEMPT,
   DETACHED,
   ENDED,
   FOLLOWED_FROM,
@@ -32,11 +34,14 @@ import {
   PRINCIPAL,
   RECONNECT,
   SUPERSEDED,
+  WATCH,
 } from './wire.ts'
 
 // How far behind the record of a session's last use may be: one row a minute for a session that
 // only reads, and none within it.
 const TOUCH_MS = 60_000
+/** The tag of sockets that are told of changes of the state; no stream has this name. */
+const STATE = 'state'
 
 /**
  * Holds one session. The Worker calls it by RPC, one call a POST, and follows its streams over
@@ -53,6 +58,7 @@ export abstract class SessionObject extends DurableObject<Env> {
   readonly #instance = `object-${randomText(3)}`
   readonly #startedAt = Date.now()
   #runtime: Promise<SessionRuntime | undefined> | undefined
+  #stateless: StatelessServer | undefined
   #reportedAt = 0
 
   // Runs again after every eviction, so nothing here may write.
@@ -96,16 +102,18 @@ export abstract class SessionObject extends DurableObject<Env> {
 
   /** The state as JSON, for another session of the same principal. */
   async stateOf(principal: Principal): Promise<string | undefined> {
-    const record = (await this.#store.load(this.#id))?.record
-    return record?.principal === principal ? JSON.stringify(record.state) : undefined
+    const state = await this.#stateOf(principal)
+    return state && JSON.stringify(state)
   }
 
-  /** Follows a stream: see `wire.ts`. */
+  /** Follows a stream or watches the state, or serves a request that names the session: see `wire.ts`. */
   override async fetch(request: Request): Promise<Response> {
+    if (!request.headers.has('upgrade')) return this.#serve(request)
     const runtime = await this.#find(request.headers.get(PRINCIPAL) as Principal)
     if (runtime === undefined) return new Response(null, { status: 404 })
+    const lastEventId = request.headers.get(LAST_EVENT_ID) ?? undefined
+    if (request.headers.has(WATCH)) return this.#watch(runtime, lastEventId)
     try {
-      const lastEventId = request.headers.get(LAST_EVENT_ID) ?? undefined
       const start = await locate(this.#store, this.#id, runtime.record, lastEventId)
       const { 0: client, 1: server } = new WebSocketPair()
       const taken = request.headers.has(RECONNECT) && this.#follower(start.stream) !== undefined
@@ -151,6 +159,11 @@ export abstract class SessionObject extends DurableObject<Env> {
     return loaded?.record.principal === principal ? this.#restore() : undefined
   }
 
+  async #stateOf(principal: Principal): Promise<SessionState | undefined> {
+    const record = (await this.#store.load(this.#id))?.record
+    return record?.principal === principal ? record.state : undefined
+  }
+
   #restore(): Promise<SessionRuntime | undefined> {
     this.#runtime ??= this.#goOn()
     return this.#runtime.catch((error: unknown) => {
@@ -188,6 +201,67 @@ export abstract class SessionObject extends DurableObject<Env> {
     if (stored.entries.at(-1)?.kind === 'end') socket.close(ENDED)
   }
 
+  async #serve(request: Request): Promise<Response> {
+    const { headers } = request
+    const post: Post = {
+      principal: headers.get(PRINCIPAL) as Principal,
+      body: await request.text(),
+      idempotencyKey: headers.get('idempotency-key') ?? undefined,
+      attempt: attempt.parse(JSON.parse(headers.get(ATTEMPT) ?? '')),
+    }
+    this.#stateless ??= this.#createStateless()
+    return this.#stateless.serve(request, post).catch((error: unknown) => {
+      const refused = refusalOf(error, this.#log)
+      if (refused.kind === 'gone') return new Response(null, { status: 404 })
+      return json(refused.body, refused.status)
+    })
+  }
+
+  #createStateless(): StatelessServer {
+    const options = this.#options()
+    const { sessions, ttlMs, keepAliveMs } = this.#config
+    return new StatelessServer({
+      ...options,
+      ttlMs,
+      keepAliveMs,
+      isForAll: sessions === 'off',
+      secrets: edgeSecrets(this.env.INDEX),
+      holder: {
+        open: async (post) =>
+          this.env.SESSION_OBJECTS.get(this.env.SESSION_OBJECTS.newUniqueId()).open(post),
+        round: async (id, principal, round) => {
+          const runtime = id === this.#id ? await this.#find(principal) : undefined
+          const result = await runtime?.round(round)
+          if (runtime && this.#isReportDue(runtime)) this.ctx.waitUntil(this.#report())
+          return result
+        },
+        stateOf: options.stateOf,
+        watch: () => Promise.reject(new Error('Cannot watch here: the Worker does')),
+      },
+    })
+  }
+
+  /** Tells of the state's changes, at once if there was one behind `last`. */
+  #watch({ record }: SessionRuntime, last: string | undefined): Response {
+    const { 0: client, 1: server } = new WebSocketPair()
+    this.ctx.acceptWebSocket(server, [STATE])
+    const now = versionEvent(record)
+    if (last !== undefined && last !== now.id) server.send(packEvent(now))
+    return new Response(null, {
+      status: 101,
+      webSocket: client,
+      headers: { [FOLLOWED_FROM]: now.id },
+    })
+  }
+
+  async #tell(): Promise<void> {
+    const watchers = this.ctx.getWebSockets(STATE)
+    if (watchers.length === 0) return
+    const runtime = await this.#runtime
+    if (runtime === undefined) return
+    for (const socket of watchers) socket.send(packEvent(versionEvent(runtime.record)))
+  }
+
   #follower(stream: StreamId): WebSocket | undefined {
     return this.ctx.getWebSockets(stream).find(({ readyState }) => readyState === WebSocket.OPEN)
   }
@@ -217,9 +291,11 @@ export abstract class SessionObject extends DurableObject<Env> {
       clock: systemClock,
       log: this.#log,
       status: { startedAt: this.#startedAt, countSessions: () => countSessions(this.env.INDEX) },
+      changed: () => void this.#tell(),
       stateOf: async (id, principal) => {
-        const found = objectId(this.env.SESSIONS, id)
-        const text = found && (await this.env.SESSIONS.get(found).stateOf(principal))
+        if (id === this.#id) return this.#stateOf(principal)
+        const found = objectId(this.env.SESSION_OBJECTS, id)
+        const text = found && (await this.env.SESSION_OBJECTS.get(found).stateOf(principal))
         return text === undefined ? undefined : parseState(text)
       },
       limits: this.#config.runtime,
@@ -231,8 +307,17 @@ export abstract class SessionObject extends DurableObject<Env> {
   }
 }
 
+const attempt = z.object({ sender: z.string(), number: z.number(), settled: z.number() })
+
+function versionEvent({ version }: SessionRecord): { readonly id: string; readonly data: string } {
+  return { id: `${STATE}.${version}`, data: '' }
+}
+
 /** The object of session `id`; `undefined`, with nothing woken, for an id that was not minted. */
-export function objectId(sessions: Env['SESSIONS'], id: string): DurableObjectId | undefined {
+export function objectId(
+  sessions: Env['SESSION_OBJECTS'],
+  id: string,
+): DurableObjectId | undefined {
   try {
     return sessions.idFromString(id)
   } catch {

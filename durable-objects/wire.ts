@@ -8,6 +8,10 @@ export const PRINCIPAL = 'holdfast-principal'
 export const LAST_EVENT_ID = 'last-event-id'
 /** Set by a Worker that comes back by itself: a client that came in between goes first. */
 export const RECONNECT = 'holdfast-reconnect'
+/** Set by a Worker that only wants to know when the session's state changes. */
+export const WATCH = 'holdfast-watch'
+/** The Worker's name for the POST that it forwards. */
+export const ATTEMPT = 'holdfast-attempt'
 /** Response header of the upgrade: the event id behind which the stream is followed. */
 export const FOLLOWED_FROM = 'holdfast-followed-from'
 

@@ -27,27 +27,31 @@ const INSTANCES = [1, 2, 3]
 const STOP_MS = 40_000
 const REDIS_ARGS = ['--bind', HOST, '--save', '', '--appendonly', 'yes', '--appendfsync', 'always']
 
-const settings = z.object({
+type Settings = z.output<typeof schema>
+
+const schema = z.object({
   /** HAProxy is 80 above it, its statistics 404, the instances 1 to 3, Redis 5, HAProxy's peer 6. */
   FLEET_PORT_BASE: z.coerce.number().int().min(1024).max(65_000).default(8000),
   /** For logs, Redis' data, the secret of the session ids, and `fleet.json`. */
   FLEET_DIR: z.string().default('.fleet'),
   HAPROXY_CONFIG: z.string().default(here('haproxy.cfg')),
+  /** What an instance runs. */
+  SERVER_ENTRY: z.string().default(here('server.ts')),
 })
 
 try {
-  await run(settings.parse(process.env))
+  await run(schema.parse(process.env))
 } catch (error) {
   console.error(error instanceof Error ? error.message : error)
   process.exit(1)
 }
 
-async function run(env: z.output<typeof settings>): Promise<void> {
-  const ports = portsFrom(env.FLEET_PORT_BASE)
+async function run(settings: Settings): Promise<void> {
+  const ports = portsFrom(settings.FLEET_PORT_BASE)
   for (const program of ['redis-server', 'haproxy'] as const) requireProgram(program)
   for (const port of Object.values(ports).flat()) await requireFree(port)
 
-  const folder = resolve(env.FLEET_DIR)
+  const folder = resolve(settings.FLEET_DIR)
   // A socket's path may not be long, and the folder's may be.
   const sockets = mkdtempSync(join(tmpdir(), 'fleet-'))
   const socket = join(sockets, 'haproxy')
@@ -84,15 +88,16 @@ async function run(env: z.output<typeof settings>): Promise<void> {
   try {
     await start(redisPart(ports, join(folder, 'redis')))
     const secret = readSecret(join(folder, 'secret'))
-    const common = {
+    const env = {
       REDIS_URL: `redis://${HOST}:${ports.redis}`,
       SESSION_SECRET: secret,
       ROUTER_KEY_HEADER: 'holdfast-request',
       // An instance that has died is back sooner.
       NODE_COMPILE_CACHE: join(folder, 'compile-cache'),
     }
-    await Promise.all(INSTANCES.map((number) => start(instancePart(ports, number, common))))
-    await start(haproxyPart(ports, resolve(env.HAPROXY_CONFIG), socket))
+    const args = [...INSTANCE_FLAGS, resolve(settings.SERVER_ENTRY)]
+    await Promise.all(INSTANCES.map((number) => start(instancePart(ports, number, { args, env }))))
+    await start(haproxyPart(ports, resolve(settings.HAPROXY_CONFIG), socket))
     console.log(`Holdfast fleet serves http://localhost:${ports.http}/mcp`)
   } catch (error) {
     console.error(error instanceof Error ? error.message : error)
@@ -117,11 +122,15 @@ function redisPart({ redis: port }: Ports, folder: string): Part {
   return { name: 'redis', command: 'redis-server', args, env: {}, folder, port }
 }
 
-function instancePart({ instances }: Ports, number: number, common: Part['env']): Part {
+function instancePart(
+  { instances }: Ports,
+  number: number,
+  common: Pick<Part, 'args' | 'env'>,
+): Part {
   const name = instanceName(number)
   const port = instances[number - 1] ?? 0
-  const env = { ...common, INSTANCE_ID: name, HOST, PORT: String(port) }
-  return { name, command: 'node', args: [...INSTANCE_FLAGS, here('server.ts')], env, port }
+  const env = { ...common.env, INSTANCE_ID: name, HOST, PORT: String(port) }
+  return { name, command: 'node', args: common.args, env, port }
 }
 
 function haproxyPart(ports: Ports, config: string, socket: string): Part {

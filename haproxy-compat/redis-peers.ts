@@ -1,10 +1,12 @@
 import { sleep, type Clock } from '../mcp/session/clock.ts'
 import { parseStreamId, randomText, type SessionId, type StreamId } from '../mcp/session/ids.ts'
-import type { News, Peers, RunningCall } from '../mcp/session/peers.ts'
+import type { News, Peers, Relay, RunningCall } from '../mcp/session/peers.ts'
 import { sessionKey, readScript, runScript, type RedisScripts } from './redis-scripts.ts'
 
 //   mcp:leases   sorted set   <session id>/<stream id> of each running call, by when its lease runs out
 const LEASES = 'mcp:leases'
+// The channel of what is news to all processes.
+const EVERYBODY = 'mcp:everybody'
 const KEEP = readScript('leases.lua')
 
 // A process that says nothing for this long is dead, or as good as dead; and it says so this often.
@@ -29,7 +31,7 @@ export interface RedisSubscriber {
   on(event: 'ready', act: () => void): unknown
 }
 
-export class RedisPeers implements Peers {
+export class RedisPeers implements Peers, Relay {
   readonly #redis: RedisCommands
   readonly #subscriber: RedisSubscriber
   readonly #clock: Clock
@@ -119,6 +121,15 @@ export class RedisPeers implements Peers {
     plan(BEAT_MS)
   }
 
+  /** Tells all processes that share the Redis, this one too. */
+  tell(word: string): void {
+    this.#redis.sPublish(EVERYBODY, word).catch(() => undefined)
+  }
+
+  hear(act: (word: string) => void): void {
+    void this.#inTurn(EVERYBODY, () => this.#subscriber.sSubscribe(EVERYBODY, act))
+  }
+
   /** Gives up all leases at once: others go on with the calls that run here. */
   async stop(): Promise<void> {
     this.#stopped = true
@@ -176,7 +187,7 @@ function parseCall(name: string): RunningCall {
 /** `undefined` for what is no news: said here, or in words of another release. */
 function parseNews(message: string, self: string): News | undefined {
   const [kind, text = '', detail] = message.split(' ')
-  if (kind === 'ended') return { kind }
+  if (kind === 'ended' || kind === 'changed') return { kind }
   const stream = parseStreamId(text)
   if (stream === undefined) return undefined
   if (kind === 'grown') return { kind, stream, last: Number(detail) }

@@ -18,6 +18,8 @@ const schema = z
     ALLOWED_HOSTS: list('localhost,127.0.0.1,[::1]'),
     /** Origins that are not refused, beside those on an allowed host. */
     ALLOWED_ORIGINS: list(''),
+    /** `off`: no client gets a session, whatever its revision; tools are told theirs by argument. */
+    SESSIONS: z.enum(['on', 'off']).default('on'),
     /** An unused session lives this long. */
     SESSION_TTL_SECONDS: positive(30 * 60),
     /** A call that has not replied by then is answered with a stream. */
@@ -35,6 +37,7 @@ const schema = z
   })
   .transform((env) => ({
     allowed: { hosts: env.ALLOWED_HOSTS, origins: env.ALLOWED_ORIGINS },
+    sessions: env.SESSIONS,
     ttlMs: env.SESSION_TTL_SECONDS * 1000,
     keepAliveMs: env.KEEP_ALIVE_SECONDS * 1000,
     retryMs: env.STREAM_RETRY_MS,

@@ -9,4 +9,4 @@ export class McpSession extends SessionObject {
   protected override readonly pack = tools
 }
 
-export default createWorker() satisfies ExportedHandler<Env>
+export default createWorker(tools) satisfies ExportedHandler<Env>

@@ -1,6 +1,13 @@
 import type { Env } from '../durable-objects/env.ts'
 import { objectId, type SessionObject } from '../durable-objects/mcp-session.ts'
-import { FOLLOWED_FROM, LAST_EVENT_ID, PRINCIPAL, RECONNECT } from '../durable-objects/wire.ts'
+import {
+  ATTEMPT,
+  FOLLOWED_FROM,
+  LAST_EVENT_ID,
+  PRINCIPAL,
+  RECONNECT,
+  WATCH,
+} from '../durable-objects/wire.ts'
 import type { Log } from '../mcp/log.ts'
 import { sleep, type Clock } from '../mcp/session/clock.ts'
 import type { EventId, Principal, SessionId } from '../mcp/session/ids.ts'
@@ -10,14 +17,19 @@ import type {
   FollowRequest,
   Opened,
   Post,
+  SessionHolder,
   SessionRouter,
+  StreamEvent,
+  Watch,
 } from '../mcp/session/router.ts'
+import { parseState } from '../mcp/session/record.ts'
+import type { SessionState } from '../mcp/session/state.ts'
 import { Attempts } from './attempts.ts'
 import { followObject, type Connection } from './follow.ts'
 import { backoffMs, retryObject } from './retry.ts'
 
 export interface ObjectRouterOptions {
-  readonly sessions: Env['SESSIONS']
+  readonly sessions: Env['SESSION_OBJECTS']
   readonly clock: Clock
   readonly log: Log
   readonly random: () => number
@@ -26,7 +38,7 @@ export interface ObjectRouterOptions {
 type Stub = DurableObjectStub<SessionObject>
 
 /** Finds each session in its Durable Object: the session id is the object's id. */
-export class ObjectRouter implements SessionRouter {
+export class ObjectRouter implements SessionRouter, SessionHolder {
   readonly #options: ObjectRouterOptions
   readonly #attempts = new Attempts()
 
@@ -53,23 +65,70 @@ export class ObjectRouter implements SessionRouter {
     const headers = new Headers({ upgrade: 'websocket', [PRINCIPAL]: principal })
     const connection = await this.#connect(object, headers, request.lastEventId)
     if (connection.kind !== 'connected') return connection
-    const reopened = (attempt: number): void =>
-      this.#options.log({ event: 'stream_reopened', session: id, attempt })
-    const reconnect = (after: EventId): Promise<Connection> => {
-      headers.set(RECONNECT, 'true')
-      return this.#connect(object, headers, after)
-    }
-    const { clock, random } = this.#options
-    const pause = (attempt: number): Promise<void> => sleep(clock, backoffMs(attempt, random))
     const { signal } = request
-    const events = followObject(connection, { reconnect, reopened, pause, signal })
+    const events = this.#followed(object, headers, { connection, signal })
     return { kind: 'following', after: connection.after, events }
+  }
+
+  /** A request of the stateless revision, to the object that it names. */
+  forward(id: SessionId, request: Request, post: Post): Promise<Response> | undefined {
+    const object = objectId(this.#options.sessions, id)
+    if (object === undefined) return undefined
+    const headers = new Headers(request.headers)
+    headers.set(PRINCIPAL, post.principal)
+    headers.delete('upgrade')
+    const { body } = post
+    return this.#attempts.run((attempt) => {
+      headers.set(ATTEMPT, JSON.stringify(attempt))
+      const init = { method: 'POST', headers, body, signal: request.signal }
+      return this.#call(object, (stub) => stub.fetch('https://object/mcp', init))
+    })
+  }
+
+  /** Whatever names a session that there could be has been forwarded. */
+  round(): Promise<undefined> {
+    return Promise.resolve(undefined)
+  }
+
+  async stateOf(id: string, principal: Principal): Promise<SessionState | undefined> {
+    const object = objectId(this.#options.sessions, id)
+    const text = object && (await this.#call(object, async (stub) => stub.stateOf(principal)))
+    return text === undefined ? undefined : parseState(text)
+  }
+
+  async watch(id: SessionId, { principal, signal, changed }: Watch): Promise<void> {
+    const object = objectId(this.#options.sessions, id)
+    if (object === undefined) return
+    const headers = new Headers({ upgrade: 'websocket', [PRINCIPAL]: principal, [WATCH]: 'true' })
+    const connection = await this.#connect(object, headers, undefined)
+    if (connection.kind !== 'connected') return
+    const told = this.#followed(object, headers, { connection, signal })
+    void (async () => {
+      for await (const _ of told) changed()
+    })().catch(() => undefined)
   }
 
   async end(id: SessionId, principal: Principal): Promise<boolean> {
     const object = objectId(this.#options.sessions, id)
     if (object === undefined) return false
     return this.#call<boolean>(object, async (stub) => stub.end(principal))
+  }
+
+  #followed(
+    object: DurableObjectId,
+    headers: Headers,
+    { connection, signal }: { connection: Connection & { kind: 'connected' }; signal: AbortSignal },
+  ): AsyncGenerator<StreamEvent> {
+    const { clock, random, log } = this.#options
+    return followObject(connection, {
+      signal,
+      reopened: (attempt) => log({ event: 'stream_reopened', session: object.toString(), attempt }),
+      reconnect: (after) => {
+        headers.set(RECONNECT, 'true')
+        return this.#connect(object, headers, after)
+      },
+      pause: (attempt) => sleep(clock, backoffMs(attempt, random)),
+    })
   }
 
   async #connect(

@@ -1,6 +1,6 @@
 import type { JSONRPCMessage, RequestId } from '@modelcontextprotocol/server'
 import { Hono } from 'hono'
-import { httpStatusOf, isServerError, rpcErrorOf, ServerError, sessionNotFound } from '../errors.ts'
+import { isServerError, ServerError, sessionNotFound } from '../errors.ts'
 import type { Log } from '../log.ts'
 import { parseInitialize } from '../session/message.ts'
 import type { Principal, SessionId } from '../session/ids.ts'
@@ -11,17 +11,25 @@ import {
   checkGet,
   checkPost,
   checkProtocolVersion,
+  isStateless,
   sessionIdOf,
+  speaksStateless,
   type AllowList,
 } from './headers.ts'
 import type { HttpLimits } from './limits.ts'
 import type { Authenticate } from './principal.ts'
+import type { StatelessServer } from './stateless.ts'
+import { errorResponse, json } from './responses.ts'
 import { streamResponse, type SseOptions } from './sse.ts'
 
 export interface AppOptions extends Omit<SseOptions, 'maxBufferedBytes'> {
   readonly router: SessionRouter
   readonly authenticate: Authenticate
   readonly allowed: AllowList
+  /** Serves requests that have no session. */
+  readonly stateless: Pick<StatelessServer, 'serve'>
+  /** `off`: all of them. */
+  readonly sessions: 'on' | 'off'
   readonly limits: HttpLimits
   readonly instance: string
   readonly log: Log
@@ -33,8 +41,6 @@ export interface AppOptions extends Omit<SseOptions, 'maxBufferedBytes'> {
   readonly routerKeyHeader?: string | undefined
 }
 
-// What is too much or away now is worth another try soon.
-const RETRY_AFTER_SECONDS = '1'
 const METHODS = 'GET, POST, DELETE'
 
 /** The HTTP surface, the same on every topology: all rules for headers, bodies and origins. */
@@ -65,6 +71,8 @@ export function createApp(options: AppOptions): Hono {
 
 function serve(request: Request, options: AppOptions): Promise<Response> {
   checkCaller(request, options.allowed)
+  const isPost = request.method === 'POST'
+  if (!isPost && (options.sessions === 'off' || isStateless(request))) return notAllowed('POST')
   switch (request.method) {
     case 'POST':
       return servePost(request, options)
@@ -72,19 +80,26 @@ function serve(request: Request, options: AppOptions): Promise<Response> {
       return serveGet(request, options)
     case 'DELETE':
       return serveDelete(request, options)
-    default: {
-      const error = new ServerError('method_not_allowed', `Method not allowed: use ${METHODS}`)
-      return Promise.resolve(errorResponse(error, { allow: METHODS }))
-    }
+    default:
+      return notAllowed(METHODS)
   }
+}
+
+function notAllowed(allow: string): Promise<Response> {
+  const error = new ServerError('method_not_allowed', `Method not allowed: use ${allow}`)
+  return Promise.resolve(errorResponse(error, { allow }))
 }
 
 /** A message of the client's: opens a session if it comes without the id of one. */
 async function servePost(request: Request, options: AppOptions): Promise<Response> {
   checkPost(request)
-  const id = sessionIdOf(request)
+  const id = options.sessions === 'on' && !isStateless(request) ? sessionIdOf(request) : undefined
   const principal = await authenticated(request, options)
   const post = await readPost(request, principal, options)
+  if (id === undefined && (options.sessions === 'off' || speaksStateless(request, post.body))) {
+    return options.stateless.serve(request, post)
+  }
+  checkProtocolVersion(request)
   if (id === undefined) return open(post, options.router)
   return respond(await options.router.deliver(id, post), id, principal, options)
 }
@@ -124,7 +139,7 @@ async function open(post: Post, router: SessionRouter): Promise<Response> {
   const opened = await router.open(post)
   switch (opened.kind) {
     case 'opened':
-      return json(opened.body, 200, opened.id)
+      return json(opened.body, 200, { 'mcp-session-id': opened.id })
     case 'refused':
       return json(opened.body, opened.status)
     case 'gone':
@@ -140,7 +155,7 @@ async function respond(
 ): Promise<Response> {
   switch (answer.kind) {
     case 'reply':
-      return json(answer.body, 200, id)
+      return json(answer.body, 200, { 'mcp-session-id': id })
     case 'accepted':
       return new Response(null, { status: 202, headers: { 'mcp-session-id': id } })
     case 'stream': {
@@ -211,20 +226,4 @@ class Refusal extends Error {
     super('Refused')
     this.response = response
   }
-}
-
-function json(body: string, status: number, id?: SessionId): Response {
-  const headers = {
-    'content-type': 'application/json',
-    ...(id && { 'mcp-session-id': id }),
-    ...((status === 429 || status === 503) && { 'retry-after': RETRY_AFTER_SECONDS }),
-  }
-  return new Response(body, { status, headers })
-}
-
-function errorResponse(error: ServerError, headers: Record<string, string> = {}): Response {
-  const body = JSON.stringify({ jsonrpc: '2.0', id: null, error: rpcErrorOf(error) })
-  const response = json(body, httpStatusOf(error.code))
-  for (const [name, value] of Object.entries(headers)) response.headers.set(name, value)
-  return response
 }

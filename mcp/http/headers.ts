@@ -1,7 +1,7 @@
-import { isJsonContentType } from '@modelcontextprotocol/server'
+import { isJsonContentType, PROTOCOL_VERSION_META_KEY } from '@modelcontextprotocol/server'
 import { ServerError } from '../errors.ts'
 import type { SessionId } from '../session/ids.ts'
-import { REVISIONS } from '../session/revisions.ts'
+import { REVISIONS, STATELESS_REVISION } from '../session/revisions.ts'
 
 /** Who may ask: names a browser may have been pointed at, and pages that may call. */
 export interface AllowList {
@@ -30,7 +30,6 @@ export function checkPost(request: Request): void {
   checkContent(request)
   // Both, in every revision with sessions: the answer may be either.
   checkAccept(request, ['application/json', 'text/event-stream'])
-  checkProtocolVersion(request)
 }
 
 export function checkGet(request: Request): void {
@@ -45,6 +44,17 @@ export function checkProtocolVersion(request: Request): void {
     'protocol_version_unsupported',
     `Bad Request: Unsupported protocol version (supported: ${REVISIONS.join(', ')})`,
   )
+}
+
+/** By its header, a request of the stateless revision, or of one that is not known yet. */
+export function isStateless({ headers }: Request): boolean {
+  const version = headers.get('mcp-protocol-version') ?? ''
+  return /^\d{4}-\d{2}-\d{2}$/.test(version) && version >= STATELESS_REVISION
+}
+
+/** Also by what its body says, whatever its header: the two must agree, which is checked later. */
+export function speaksStateless(request: Request, body: string): boolean {
+  return isStateless(request) || body.includes(`"${PROTOCOL_VERSION_META_KEY}"`)
 }
 
 /** `undefined` if the header is missing; throws if it can't be one id. */

@@ -3,13 +3,13 @@ import type {
   CreateMessageResultWithTools,
   ElicitRequestFormParams,
   ElicitResult,
+  JSONRPCNotification,
   LoggingLevel,
-  ServerContext,
+  ProgressToken,
 } from '@modelcontextprotocol/server'
 import type { Status } from '../status.ts'
 import { sleep, type Clock } from './clock.ts'
 import type { Principal } from './ids.ts'
-import type { Operations } from './operations.ts'
 import type { StateOf } from './router.ts'
 import type { JsonValue, SessionState } from './state.ts'
 
@@ -56,29 +56,34 @@ export interface Call {
   sample(request: CreateMessageRequestParamsBase): Promise<CreateMessageResultWithTools>
 }
 
-export interface CallOptions {
-  readonly session: string
+/** Does what a call asks for, or knows what came of it when it was done before. */
+export interface Operator extends Pick<Call, 'read' | 'update' | 'step'> {
+  /** What `make` answers, or that it failed: recorded before the tool is told. */
+  record<T extends JsonValue>(what: string, make: () => T | Promise<T>): Promise<T>
+  /** The same for what may be recorded later, with what is said or done next. */
+  recall<T extends JsonValue>(what: string, make: () => T | Promise<T>): Promise<T>
+  /** Sends a notification; one that is muted is only counted. */
+  say(message: JSONRPCNotification, muted?: boolean): Promise<void>
+}
+
+export interface CallOptions extends Pick<Call, 'session' | 'instance' | 'signal'> {
   readonly principal: Principal
-  readonly instance: string
   readonly clock: Clock
   readonly status: Status
   readonly stateOf: StateOf
-  /** The least grave level that the client asked for, if it did. */
-  readonly logLevel: () => LoggingLevel | undefined
+  /** The least grave level that is sent. */
+  readonly logLevel: () => LoggingLevel | 'none'
+  readonly progressToken: ProgressToken | undefined
+  /** Puts questions to the client. */
+  readonly asks: Pick<Call, 'elicit' | 'sample'>
 }
 
-export function createCall(
-  operations: Operations,
-  { mcpReq }: ServerContext,
-  { session, principal, instance, clock, status, stateOf, logLevel }: CallOptions,
-): Call {
-  // How long a question stays open is recorded with it; no second watch is to cut it short.
-  const ask = { relatedRequestId: mcpReq.id, timeout: MAX_TIMER_MS, signal: mcpReq.signal }
-
+export function createCall(operations: Operator, options: CallOptions): Call {
+  const { session, principal, instance, clock, status, stateOf, signal, asks } = options
   return {
     session,
     instance,
-    signal: mcpReq.signal,
+    signal,
 
     read: () => operations.read(),
     update: (change) => operations.update(change),
@@ -90,18 +95,18 @@ export function createCall(
 
     log(level, text) {
       const params = { level, data: { msg: text, extra: null } }
-      const muted = LEVELS.indexOf(level) < LEVELS.indexOf(logLevel() ?? 'debug')
+      const muted = LEVELS.indexOf(level) < LEVELS.indexOf(options.logLevel())
       return operations.say({ jsonrpc: '2.0', method: 'notifications/message', params }, muted)
     },
     async progress(done, total, message) {
-      const progressToken = mcpReq._meta?.progressToken
+      const { progressToken } = options
       if (progressToken === undefined) return
       const params = { progressToken, progress: done, total, message }
       await operations.say({ jsonrpc: '2.0', method: 'notifications/progress', params })
     },
     async sleep(ms) {
       const until = await operations.record('sleep', () => clock.now() + ms)
-      await sleep(clock, Math.max(0, until - clock.now()), mcpReq.signal)
+      await sleep(clock, Math.max(0, until - clock.now()), signal)
     },
     now: () => operations.recall('now', () => clock.now()),
     status() {
@@ -110,14 +115,13 @@ export function createCall(
       return operations.recall('status', look)
     },
     step: (name, fn) => operations.step(name, fn),
-    elicit: (form) => mcpReq.elicitInput(form, ask),
-    sample: (request) => mcpReq.requestSampling(request, ask),
+    elicit: (form) => asks.elicit(form),
+    sample: (request) => asks.sample(request),
   }
 }
 
-const MAX_TIMER_MS = 2 ** 31 - 1
 // From the least grave.
-const LEVELS: readonly LoggingLevel[] = [
+const LEVELS: readonly (LoggingLevel | 'none')[] = [
   'debug',
   'info',
   'notice',
@@ -126,4 +130,5 @@ const LEVELS: readonly LoggingLevel[] = [
   'critical',
   'alert',
   'emergency',
+  'none',
 ]

@@ -19,6 +19,8 @@ export interface LiveSessionOptions {
   readonly shownAt: readonly string[]
   /** Called after each commit that appended to `stream`: who follows it may look. */
   readonly grown: (stream: StreamId) => void
+  /** Called after each commit that changed the state. */
+  readonly changed: () => unknown
 }
 
 /** A session as one holder sees it: the record it last read, and the way to commit to it. */
@@ -56,7 +58,7 @@ export class LiveSession {
   }
 
   async commit(commit: Commit): Promise<CommitOutcome> {
-    const { store, id, grown } = this.#options
+    const { store, id, grown, changed } = this.#options
     const append = [...(commit.append ?? []), ...(await this.#toSubscribers(commit))]
     const settled = this.#settled
     const whole = { ...commit, ...(settled && { settled }), ...(append.length > 0 && { append }) }
@@ -68,9 +70,10 @@ export class LiveSession {
     const { record } = this
     // A commit without a change says what version there is, but not what is in it.
     const { change, settings = record.settings } = commit
-    const changed = change && { version: outcome.version, state: change.state }
-    this.#record = { ...record, ...changed, settings }
+    const next = change && { version: outcome.version, state: change.state }
+    this.#record = { ...record, ...next, settings }
     for (const { stream } of append) grown(stream)
+    if (change !== undefined && change.state !== record.state) changed()
     return outcome
   }
 

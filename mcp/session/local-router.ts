@@ -7,16 +7,20 @@ import type {
   FollowRequest,
   Opened,
   Post,
+  SessionHolder,
+  SessionRound,
   SessionRouter,
   StreamEvent,
+  Watch,
 } from './router.ts'
-import { openSession, restoreRuntime, type RuntimeOptions, type SessionRuntime } from './runtime.ts'
-import type { SessionState } from './state.ts'
+import { openSession, restoreRuntime } from './open-session.ts'
+import type { RuntimeOptions, SessionRuntime } from './runtime.ts'
+import type { JsonObject, SessionState } from './state.ts'
 import { Followers, locate, type Start } from './streams.ts'
 
 export interface LocalRouterOptions extends Omit<
   RuntimeOptions,
-  'id' | 'grown' | 'detach' | 'stateOf' | 'hold' | 'letGo'
+  'id' | 'grown' | 'changed' | 'detach' | 'stateOf' | 'hold' | 'letGo'
 > {
   /** Unset: no other process shares the store. */
   readonly peers?: Peers
@@ -34,7 +38,7 @@ export interface LocalRouterOptions extends Omit<
 }
 
 /** Holds sessions in this process, and restores from the store those that it does not hold yet. */
-export class LocalRouter implements SessionRouter {
+export class LocalRouter implements SessionRouter, SessionHolder {
   readonly #options: LocalRouterOptions
   /** In the order of their last use. */
   readonly #held = new Map<SessionId, Held>()
@@ -43,6 +47,8 @@ export class LocalRouter implements SessionRouter {
   /** The calls that run here and have a log, and how to listen to their sessions no longer. */
   readonly #running = new Map<StreamId, () => void>()
   readonly #peers: Peers
+  /** Who is told of changes of a session's state. */
+  readonly #watchers = new Map<SessionId, Set<() => void>>()
   #sweeping = false
 
   constructor(options: LocalRouterOptions) {
@@ -94,6 +100,31 @@ export class LocalRouter implements SessionRouter {
       return dropped
     })
     return existed ?? false
+  }
+
+  async round(
+    id: SessionId,
+    principal: Principal,
+    round: SessionRound,
+  ): Promise<JsonObject | undefined> {
+    return this.#use(id, principal, (runtime) => runtime.round(round))
+  }
+
+  async stateOf(id: string, principal: Principal): Promise<SessionState | undefined> {
+    if (!this.#options.ids.isMinted(id)) return undefined
+    const record = (await this.#options.store.load(id as SessionId))?.record
+    return record?.principal === principal ? record.state : undefined
+  }
+
+  async watch(id: SessionId, { signal, changed }: Watch): Promise<void> {
+    const watchers = this.#watchers.get(id) ?? new Set()
+    this.#watchers.set(id, watchers.add(changed))
+    const deafen = this.#listen(id)
+    signal.addEventListener('abort', () => {
+      deafen()
+      watchers.delete(changed)
+      if (watchers.size === 0) this.#watchers.delete(id)
+    })
   }
 
   /** Goes on with a call whose lease was claimed for this process. */
@@ -180,11 +211,14 @@ export class LocalRouter implements SessionRouter {
         break
       case 'followed':
         return this.#followers.supersede(news.stream)
+      case 'changed':
+        return this.#tell(id)
       case 'ended':
         this.#followers.end(id)
         break
       case 'missed':
         this.#followers.wakeAll(id)
+        this.#tell(id)
     }
     const runtime = await this.#held.get(id)?.runtime.catch(() => undefined)
     if (news.kind === 'grown') runtime?.heard(news.stream, news.last)
@@ -235,7 +269,9 @@ export class LocalRouter implements SessionRouter {
     return {
       ...this.#options,
       id,
-      stateOf: (other, principal) => this.#stateOf(other as SessionId, principal),
+      stateOf: (other, principal) => this.stateOf(other, principal),
+      // Peers hear of it from the store, and this process with them.
+      changed: () => this.#peers === alone && this.#tell(id),
       grown: (stream) => followers.wake(stream),
       detach: (stream) => followers.detach(stream),
       hold: (stream) => {
@@ -250,10 +286,8 @@ export class LocalRouter implements SessionRouter {
     }
   }
 
-  async #stateOf(id: SessionId, principal: Principal): Promise<SessionState | undefined> {
-    if (!this.#options.ids.isMinted(id)) return undefined
-    const record = (await this.#options.store.load(id))?.record
-    return record?.principal === principal ? record.state : undefined
+  #tell(id: SessionId): void {
+    for (const changed of this.#watchers.get(id) ?? []) changed()
   }
 }
 

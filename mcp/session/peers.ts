@@ -31,9 +31,17 @@ export type News =
   | { readonly kind: 'grown'; readonly stream: StreamId; readonly last: number }
   /** Another process follows `stream` now. */
   | { readonly kind: 'followed'; readonly stream: StreamId }
+  /** Another process has changed the session's state. */
+  | { readonly kind: 'changed' }
   | { readonly kind: 'ended' }
   /** There may have been news. */
   | { readonly kind: 'missed' }
+
+/** Takes a word to all processes of a server, the one that says it included. It may get lost. */
+export interface Relay {
+  tell(word: string): void
+  hear(act: (word: string) => void): void
+}
 
 /** For a store that no other process shares. */
 export const alone: Peers = {

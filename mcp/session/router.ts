@@ -1,6 +1,9 @@
 import type { RequestId } from '@modelcontextprotocol/server'
 import type { EventId, Principal, SessionId } from './ids.ts'
-import type { SessionState } from './state.ts'
+import type { Call } from './call.ts'
+import type { RoundClient } from './round-call.ts'
+import type { RoundRequest } from './round.ts'
+import type { JsonObject, SessionState } from './state.ts'
 import type { Entry } from './store.ts'
 
 /**
@@ -16,6 +19,29 @@ export interface SessionRouter {
   follow(id: SessionId, principal: Principal, request: FollowRequest): Promise<Following>
   /** Ends session `id`, its streams and its calls in flight. True if there was one. */
   end(id: SessionId, principal: Principal): Promise<boolean>
+}
+
+/** Who holds sessions here, for requests of the stateless revision: each names its session itself. */
+export interface SessionHolder {
+  open(post: Post): Promise<Opened>
+  /** Runs one round of a call on session `id`; `undefined` if the principal has none such here. */
+  round(id: SessionId, principal: Principal, round: SessionRound): Promise<JsonObject | undefined>
+  stateOf: StateOf
+  /** Has `changed` called after each change of session `id`'s state, until `signal`. */
+  watch(id: SessionId, watch: Watch): Promise<void>
+}
+
+export interface SessionRound {
+  readonly attempt: Attempt | undefined
+  readonly request: RoundRequest
+  readonly client: RoundClient
+  readonly tool: (call: Call) => Promise<JsonObject>
+}
+
+export interface Watch {
+  readonly principal: Principal
+  readonly signal: AbortSignal
+  readonly changed: () => void
 }
 
 /** One POST, as it reaches a session's holder. Plain data: it crosses machines. */

@@ -23,16 +23,13 @@ import { Exchanges } from './exchanges.ts'
 import { identify, keyConflict } from './identity.ts'
 import { createStreamId, type Principal, type StreamId } from './ids.ts'
 import { LiveSession, type LiveSessionOptions } from './live-session.ts'
-import {
-  outcomeOf,
-  parseInitialize,
-  parseMessage,
-  respond,
-  type InitializeMessage,
-} from './message.ts'
+import { outcomeOf, parseMessage, type InitializeMessage } from './message.ts'
 import { refusalOf } from './refusal.ts'
-import type { Answer, Post, StateOf, Unserved } from './router.ts'
-import { createServer, refuseUnsafeKeys } from './server.ts'
+import type { Answer, Attempt, Post, SessionRound, StateOf } from './router.ts'
+import { createRoundCall } from './round-call.ts'
+import { runRound } from './round.ts'
+import { REVISIONS } from './revisions.ts'
+import { createServer, refuseUnsafeKeys, resultOf, type ServerHost } from './server.ts'
 import { settingsChange } from './settings.ts'
 import type { JsonObject } from './state.ts'
 import type { RpcOutcome, SessionRecord } from './store.ts'
@@ -64,26 +61,7 @@ interface RuntimeLimits {
   readonly askTimeoutMs: number
 }
 
-/** Starts a session: `post` must be its `initialize` request. */
-export async function openSession(
-  post: Post,
-  options: RuntimeOptions,
-): Promise<{ kind: 'opened'; runtime: SessionRuntime; body: string } | Unserved> {
-  try {
-    const request = parseInitialize(post.body)
-    const runtime = new SessionRuntime(options)
-    const outcome = await runtime.begin(request, post.principal)
-    return { kind: 'opened', runtime, body: JSON.stringify(respond(request.id, outcome)) }
-  } catch (error) {
-    return refusalOf(error, options.log)
-  }
-}
-
-/** Builds the runtime of a session that was begun before; `undefined` if there is none. */
-export async function restoreRuntime(options: RuntimeOptions): Promise<SessionRuntime | undefined> {
-  const runtime = new SessionRuntime(options)
-  return (await runtime.resume()) ? runtime : undefined
-}
+const MAX_TIMER_MS = 2 ** 31 - 1
 
 /** One live session in memory: JSON-RPC in, replies and events out. */
 export class SessionRuntime {
@@ -91,6 +69,7 @@ export class SessionRuntime {
   readonly #session: LiveSession
   readonly #transport: SessionTransport
   readonly #exchanges = new Exchanges()
+  readonly #rounds = new Set<Promise<unknown>>()
   readonly #host: ExchangeHost
   #watching = false
 
@@ -161,13 +140,24 @@ export class SessionRuntime {
     }
   }
 
+  /** Runs `tool` for one request of the stateless revision. */
+  async round({ request, client, tool, attempt }: SessionRound): Promise<JsonObject> {
+    this.#mustTakeMore()
+    this.#settle(attempt)
+    const running = runRound(this.#session, request, (round) => {
+      return tool(createRoundCall(round, { ...this.#callOptions(request.signal), client }))
+    })
+    this.#rounds.add(running)
+    return running.finally(() => this.#rounds.delete(running))
+  }
+
   get isIdle(): boolean {
-    return this.#exchanges.size === 0
+    return this.#exchanges.size + this.#rounds.size === 0
   }
 
   /** Resolves when no call runs. */
   async idle(): Promise<void> {
-    await Promise.all(Array.from(this.#exchanges, ({ done }) => done))
+    await Promise.allSettled([...this.#rounds, ...Array.from(this.#exchanges, ({ done }) => done)])
   }
 
   /** Goes on with a call that nobody runs. */
@@ -205,17 +195,23 @@ export class SessionRuntime {
     if (request.method === 'initialize') {
       throw new ServerError('invalid_request', 'Cannot initialize session: it has begun already')
     }
-    if (this.#exchanges.size >= this.#options.limits.maxCalls) {
-      throw new ServerError('too_many_calls', 'Cannot run call: the session runs too many')
-    }
-    const { attempt } = post
-    if (attempt) this.#session.settle({ sender: attempt.sender, below: attempt.settled })
+    this.#mustTakeMore()
+    this.#settle(post.attempt)
     const identity = await identify(request, post, this.#options.pack.tools)
     const running = this.#exchanges.withKey(identity?.key)
     if (running !== undefined && running.identity?.fingerprint !== identity?.fingerprint) {
       return answerTo(request, { kind: 'failed', error: keyConflict() })
     }
     return answerTo(request, await (running ?? this.#start(request, identity)).answer)
+  }
+
+  #mustTakeMore(): void {
+    if (this.#exchanges.size + this.#rounds.size < this.#options.limits.maxCalls) return
+    throw new ServerError('too_many_calls', 'Cannot run call: the session runs too many')
+  }
+
+  #settle(attempt: Attempt | undefined): void {
+    if (attempt) this.#session.settle({ sender: attempt.sender, below: attempt.settled })
   }
 
   #start(request: JSONRPCRequest, identity: Exchange['identity']): Exchange {
@@ -303,19 +299,37 @@ export class SessionRuntime {
 
   async #connect(): Promise<void> {
     const { pack, instance } = this.#options
-    const server = createServer(pack, { instance, callOf: (ctx) => this.#callOf(ctx) })
+    const host: ServerHost = {
+      instance,
+      run: async (tool, input, ctx) => resultOf(await tool.run(this.#callOf(ctx), input)),
+      stateOf: (session, ctx) => this.#callOf(ctx).stateOf(session),
+    }
+    const server = createServer(pack, host, { revisions: REVISIONS })
     await server.connect(this.#transport)
   }
 
   #callOf(ctx: ServerContext): Call {
     const exchange = this.#exchange(Number(ctx.mcpReq.id))
     refuseUnsafeKeys(exchange.request.params?.['arguments'])
+    const { mcpReq } = ctx
+    const { signal, _meta } = mcpReq
+    // How long a question stays open is recorded with it; no second watch is to cut it short.
+    const ask = { relatedRequestId: mcpReq.id, timeout: MAX_TIMER_MS, signal }
+    return createCall(exchange.operations, {
+      ...this.#callOptions(signal),
+      logLevel: () => (this.record.settings.logLevel ?? 'debug') as LoggingLevel,
+      progressToken: _meta?.progressToken,
+      asks: {
+        elicit: (form) => mcpReq.elicitInput(form, ask),
+        sample: (request) => mcpReq.requestSampling(request, ask),
+      },
+    })
+  }
+
+  #callOptions(signal: AbortSignal) {
     const { id: session, instance, clock, status, stateOf } = this.#options
     const { principal } = this.record
-    const logLevel = (): LoggingLevel | undefined =>
-      this.record.settings.logLevel as LoggingLevel | undefined
-    const options = { session, principal, instance, clock, status, stateOf, logLevel }
-    return createCall(exchange.operations, ctx, options)
+    return { session, principal, instance, clock, status, stateOf, signal }
   }
 
   #exchange(run: number): Exchange {

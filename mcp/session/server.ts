@@ -3,17 +3,25 @@ import {
   McpServer,
   ResourceNotFoundError,
   ResourceTemplate,
+  type CallToolResult,
+  type InputRequiredResult,
   type ServerContext,
+  type ServerNotifier,
 } from '@modelcontextprotocol/server'
-import type { Call } from './call.ts'
-import { REVISIONS } from './revisions.ts'
-import type { SessionState } from './state.ts'
+import type * as z from 'zod'
+import type { JsonObject, SessionState } from './state.ts'
 import type { Pack, StateResource, Tool } from './tool.ts'
 
-/** What a pack's tools and resources need of the session they are served in. */
+/** Who runs what a pack offers. */
 export interface ServerHost {
   readonly instance: string
-  callOf(ctx: ServerContext): Call
+  run(
+    tool: Tool,
+    input: JsonObject,
+    ctx: ServerContext,
+  ): Promise<CallToolResult | InputRequiredResult>
+  /** The state of a session of the caller's; `undefined` if there is none. */
+  stateOf(session: string, ctx: ServerContext): Promise<SessionState | undefined>
 }
 
 // Open on purpose: a closed schema makes some clients build a class of it, and results are
@@ -23,32 +31,71 @@ const ANY_OBJECT = fromJsonSchema(
   { getValidator: () => (data) => ({ valid: true, data: data as never, errorMessage: undefined }) },
 )
 
-/** An SDK server with everything in `pack`. One per live session: it remembers its client. */
-export function createServer(pack: Pack, host: ServerHost): McpServer {
+export interface ServerOptions {
+  /** The protocol revisions that are served. */
+  readonly revisions: readonly string[]
+  readonly notifier?: ServerNotifier
+}
+
+// The lists change with a release only, and are the same for everybody.
+const LIST = { ttlMs: 60_000, cacheScope: 'public' } as const
+const CACHE_HINTS = {
+  'server/discover': LIST,
+  'tools/list': LIST,
+  'prompts/list': LIST,
+  'resources/list': LIST,
+  'resources/templates/list': LIST,
+}
+
+/** An SDK server with everything in `pack`. It serves one client at a time. */
+export function createServer(
+  pack: Pack,
+  host: ServerHost,
+  { revisions, notifier }: ServerOptions,
+): McpServer {
   const { name, version } = pack
   const instructions = `Stateful MCP server instance: ${host.instance}`
   const capabilities = { logging: {}, resources: { subscribe: true } }
-  const options = { capabilities, instructions, supportedProtocolVersions: REVISIONS }
+  const supportedProtocolVersions = [...revisions]
+  const options = { capabilities, instructions, cacheHints: CACHE_HINTS, supportedProtocolVersions }
   const server = new McpServer({ name, version }, options)
   for (const tool of pack.tools) addTool(server, tool, host)
   for (const resource of pack.resources ?? []) addResource(server, resource, host)
   server.server.setRequestHandler('resources/subscribe', () => ({}))
   server.server.setRequestHandler('resources/unsubscribe', () => ({}))
-  pack.extend?.(server)
+  pack.extend?.(server, notifier)
   return server
+}
+
+/** What a tool has returned, as the client gets it. */
+export function resultOf(structuredContent: JsonObject): CallToolResult & JsonObject {
+  const text = JSON.stringify(structuredContent)
+  return { content: [{ type: 'text', text }], structuredContent, isError: false }
 }
 
 function addTool(server: McpServer, tool: Tool, host: ServerHost): void {
   const { name, description, input, annotations = {} } = tool
-  const config = { description, inputSchema: input, outputSchema: ANY_OBJECT, annotations }
-  server.registerTool(name, config, async (args, ctx) => {
-    const result = await tool.run(host.callOf(ctx), args)
-    return {
-      content: [{ type: 'text', text: JSON.stringify(result) }],
-      structuredContent: result,
-      isError: false,
-    }
-  })
+  const inputSchema = readOnce(input)
+  const config = { description, inputSchema, outputSchema: ANY_OBJECT, annotations }
+  server.registerTool(name, config, (args, ctx) => host.run(tool, args as JsonObject, ctx))
+}
+
+const read = new WeakMap<z.ZodObject, ReturnType<typeof readSchema>>()
+
+/** The tool's schema, whose JSON form is made once for all servers and lists. */
+function readOnce(input: z.ZodObject): ReturnType<typeof readSchema> {
+  const known = read.get(input) ?? readSchema(input)
+  read.set(input, known)
+  return known
+}
+
+function readSchema(input: z.ZodObject) {
+  const standard = input['~standard']
+  let json: Record<string, unknown> | undefined
+  const once: typeof standard.jsonSchema.input = (options) =>
+    (json ??= standard.jsonSchema.input(options))
+  const { version, vendor, validate } = standard
+  return { '~standard': { version, vendor, validate, jsonSchema: { input: once, output: once } } }
 }
 
 function addResource(server: McpServer, resource: StateResource, host: ServerHost): void {
@@ -60,7 +107,7 @@ function addResource(server: McpServer, resource: StateResource, host: ServerHos
     { description, mimeType },
     async (uri, { session_id: id }, ctx) => {
       const session = String(id)
-      const state: SessionState | undefined = await host.callOf(ctx).stateOf(session)
+      const state = await host.stateOf(session, ctx)
       if (state === undefined) throw new ResourceNotFoundError(uri.href)
       const text = resource.read({ session, state, instance: host.instance })
       return { contents: [{ uri: uri.href, mimeType, text }] }

@@ -1,4 +1,4 @@
-import type { McpServer, ToolAnnotations } from '@modelcontextprotocol/server'
+import type { McpServer, ServerNotifier, ToolAnnotations } from '@modelcontextprotocol/server'
 import type * as z from 'zod'
 import type { Call } from './call.ts'
 import type { JsonObject, SessionState } from './state.ts'
@@ -12,8 +12,11 @@ export interface Pack {
   readonly version: string
   readonly tools: readonly Tool[]
   readonly resources?: readonly StateResource[]
-  /** Straight on the SDK's server, for what needs neither state nor a journal. */
-  readonly extend?: (server: McpServer) => void
+  /**
+   * Straight on the SDK's server, for what needs neither state nor a journal. `notifier` tells of
+   * changed lists to those who listen in the stateless revision.
+   */
+  readonly extend?: (server: McpServer, notifier?: ServerNotifier) => void
 }
 
 /** A function over a session, with all effects through `call`. Its result is a JSON object. */
@@ -22,6 +25,8 @@ export interface Tool<Input extends z.ZodObject = z.ZodObject> {
   readonly description: string
   readonly input: Input
   readonly annotations?: ToolAnnotations
+  /** It neither reads nor changes a session's state, so it needs no session. */
+  readonly stateless?: boolean
   run(call: Call, input: z.output<Input>): Promise<JsonObject>
 }
 

@@ -6,6 +6,7 @@ export const getServerInfo = defineTool({
   description: 'Names the instance that answers, and counts the sessions that have state.',
   input: z.strictObject({}),
   annotations: { readOnlyHint: true },
+  stateless: true,
   async run(call) {
     const { sessions } = await call.status()
     return { instance: call.instance, sessions }
@@ -17,6 +18,7 @@ export const getStatus = defineTool({
   description: 'Tells for how long the instance that answers has been running, and its time.',
   input: z.strictObject({}),
   annotations: { readOnlyHint: true },
+  stateless: true,
   async run(call) {
     const { sessions, uptimeSeconds } = await call.status()
     return {

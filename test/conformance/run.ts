@@ -1,18 +1,24 @@
-/** `npm run conformance`: the official suites against the edge variant, with their fixtures. */
-import { startWrangler } from '../support/wrangler.ts'
-import { runSuites } from './suites.ts'
+/** `npm run conformance`: the official suites against each topology, with their fixtures. */
+import { runSuite, SUITES, type Suite } from './suites.ts'
+import { TOPOLOGIES } from './topologies.ts'
 
-const server = await startWrangler({ entry: 'test/conformance/worker.ts' })
-try {
-  for (const { name, scenarios, exitCode, output } of await runSuites(server.url)) {
-    const failed = scenarios.filter(({ passed }) => !passed)
-    const good = exitCode === 0 && scenarios.length > 0 && failed.length === 0
-    console.log(`${name}: ${scenarios.length - failed.length} of ${scenarios.length} scenarios`)
-    for (const { name: scenario } of scenarios) console.log(`  ${scenario}`)
-    if (good) continue
-    console.log(output)
-    process.exitCode = 1
+for (const { name, start } of TOPOLOGIES) {
+  console.log(`\n${name}`)
+  const server = await start()
+  try {
+    for (const suite of SUITES) await report(suite, server.url)
+  } finally {
+    await server.stop()
   }
-} finally {
-  await server.kill()
+}
+
+async function report(suite: Suite, url: string): Promise<void> {
+  const { passed, failed, exitCode, output } = await runSuite(suite, url)
+  const total = suite.scenarios + suite.unscored.length
+  console.log(`  ${suite.name}: ${passed.length} of ${total} scenarios`)
+  for (const scenario of passed) console.log(`    ${scenario}`)
+  for (const scenario of failed) console.log(`    FAILED: ${scenario}`)
+  if (exitCode === 0 && passed.length === total && failed.length === 0) return
+  console.log(output)
+  process.exitCode = 1
 }

@@ -8,4 +8,4 @@ export class McpSession extends SessionObject {
   protected override readonly pack = fixtures
 }
 
-export default createWorker()
+export default createWorker(fixtures)

@@ -10,7 +10,7 @@ import {
   send,
   toolCall,
 } from '../support/mcp.ts'
-import { edgeFetch as fetch, objectOf, rowsOf, SESSIONS } from './support.ts'
+import { edgeFetch as fetch, objectOf, rowsOf, SESSION_OBJECTS } from './support.ts'
 
 describe('what a session costs', () => {
   it('is one row and one alarm to begin', async () => {
@@ -98,7 +98,7 @@ describe('what a session costs', () => {
 /** Counts what all objects write from now on: a put and a delete are a row each, so is an alarm. */
 async function countWrites(): Promise<() => { rows: number; alarms: number }> {
   const written = { rows: 0, alarms: 0 }
-  const any = SESSIONS.get(SESSIONS.newUniqueId())
+  const any = SESSION_OBJECTS.get(SESSION_OBJECTS.newUniqueId())
   await runInDurableObject(any, (_object, { storage }) => {
     count(Object.getPrototypeOf(storage.kv), 'put', () => written.rows++)
     count(Object.getPrototypeOf(storage.kv), 'delete', () => written.rows++)
@@ -116,7 +116,7 @@ function count(owner: Record<string, Function>, name: string, counted: () => voi
 }
 
 async function objects(): Promise<string[]> {
-  return (await listDurableObjectIds(SESSIONS)).map(String).toSorted()
+  return (await listDurableObjectIds(SESSION_OBJECTS)).map(String).toSorted()
 }
 
 function* forgedIds(session: string, howMany: number): Generator<string> {

@@ -6,12 +6,12 @@ import type { Env } from '../../durable-objects/env.ts'
 import { createStreamId, type Principal, type SessionId } from '../../mcp/session/ids.ts'
 import { sessionStoreContract } from '../contract/session-store.ts'
 
-const { SESSIONS } = env as unknown as Env
+const { SESSION_OBJECTS } = env as unknown as Env
 const ttlMs = 30 * 60 * 1000
 const touchMs = 60_000
 
 sessionStoreContract('Durable Object', async (body) => {
-  const stub = SESSIONS.get(SESSIONS.newUniqueId())
+  const stub = SESSION_OBJECTS.get(SESSION_OBJECTS.newUniqueId())
   await runInDurableObject(stub, async (_object, { storage, id }) => {
     let now = Date.now()
     const limits = { replyRetentionMs: 300_000, maxReplies: 1024 }
@@ -36,7 +36,7 @@ describe('what a Durable Object has on record of when its session was used', () 
   function useStorage(
     body: (open: () => ObjectStore, advance: (ms: number) => void, id: SessionId) => Promise<void>,
   ): Promise<void> {
-    const stub = SESSIONS.get(SESSIONS.newUniqueId())
+    const stub = SESSION_OBJECTS.get(SESSION_OBJECTS.newUniqueId())
     return runInDurableObject(stub, async (_object, { storage, id }) => {
       let now = Date.now()
       const limits = { replyRetentionMs: 300_000, maxReplies: 1024 }

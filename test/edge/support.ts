@@ -5,7 +5,7 @@ import type { SessionObject } from '../../durable-objects/mcp-session.ts'
 import type { Entry } from '../../mcp/session/store.ts'
 import { BASE, POST_HEADERS, type Fetch } from '../support/mcp.ts'
 
-export const { SESSIONS } = env as unknown as Env
+export const { SESSION_OBJECTS } = env as unknown as Env
 
 // An object's log lines stay here: the test runner waits for each that it was sent, and for ever if
 // the object was reset on the way.
@@ -19,7 +19,7 @@ export const edgeFetch: Fetch = (request) =>
   (exports as unknown as { default: { fetch: Fetch } }).default.fetch(request)
 
 export function objectOf(session: string): DurableObjectStub<SessionObject> {
-  return SESSIONS.get(SESSIONS.idFromString(session))
+  return SESSION_OBJECTS.get(SESSION_OBJECTS.idFromString(session))
 }
 
 export function evict(session: string): Promise<void> {

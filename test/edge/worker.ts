@@ -20,17 +20,19 @@ export class McpSession extends SessionObject {
 }
 
 interface ResettableEnv extends Env {
-  readonly SESSIONS: DurableObjectNamespace<McpSession>
+  readonly SESSION_OBJECTS: DurableObjectNamespace<McpSession>
 }
 
 const woken = new Set<string>()
-const edge = createWorker()
+const edge = createWorker(tools)
 
 export default {
   async fetch(request, env, ctx) {
     if (new URL(request.url).pathname !== '/reset') return edge.fetch?.(request, env, ctx)
-    const { SESSIONS } = env
-    const resets = [...woken].map((id) => SESSIONS.get(SESSIONS.idFromString(id)).crash())
+    const { SESSION_OBJECTS } = env
+    const resets = [...woken].map((id) =>
+      SESSION_OBJECTS.get(SESSION_OBJECTS.idFromString(id)).crash(),
+    )
     await Promise.allSettled(resets)
     return new Response(String(resets.length))
   },

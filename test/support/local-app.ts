@@ -2,6 +2,7 @@ import { parseConfig } from '../../mcp/config.ts'
 import { createApp } from '../../mcp/http/app.ts'
 import { HTTP_LIMITS } from '../../mcp/http/limits.ts'
 import { anonymous } from '../../mcp/http/principal.ts'
+import { StatelessServer } from '../../mcp/http/stateless.ts'
 import type { LogEvent } from '../../mcp/log.ts'
 import { systemClock, type Clock } from '../../mcp/session/clock.ts'
 import { randomText, type SessionId } from '../../mcp/session/ids.ts'
@@ -25,6 +26,7 @@ export interface LocalAppOptions {
   readonly pack?: Pack
   readonly store?: SessionStore
   readonly instance?: string
+  readonly secrets?: readonly [string, ...string[]]
   readonly peers?: Peers
   readonly maxLive?: number
   readonly liveIdleMs?: number
@@ -42,6 +44,7 @@ export function createLocalApp(options: LocalAppOptions = {}): LocalApp {
     events.push(event)
     options.onEvent?.(event)
   }
+  const status = { startedAt: clock.now(), countSessions: () => Promise.resolve(1) }
   const router = new LocalRouter({
     ids: { mint: () => randomText(33) as SessionId, isMinted: () => true },
     maxLive: options.maxLive ?? 1000,
@@ -52,13 +55,25 @@ export function createLocalApp(options: LocalAppOptions = {}): LocalApp {
     instance,
     clock,
     log,
-    status: { startedAt: clock.now(), countSessions: () => Promise.resolve(1) },
+    status,
     limits: config.runtime,
     ...(options.peers && { peers: options.peers }),
+  })
+  const stateless = new StatelessServer({
+    ...config,
+    pack,
+    instance,
+    clock,
+    log,
+    status,
+    holder: router,
+    secrets: () => Promise.resolve(options.secrets ?? ['the one of all local apps']),
+    isForAll: config.sessions === 'off',
   })
   const app = createApp({
     ...config,
     router,
+    stateless,
     authenticate: anonymous,
     limits: HTTP_LIMITS,
     instance,

@@ -10,8 +10,11 @@ export interface NodeInstance {
 }
 
 /** One Node instance as a process, on a port of its own. */
-export async function startNode(env: Record<string, string> = {}): Promise<NodeInstance> {
-  const child = spawn('node', ['haproxy-compat/server.ts'], {
+export async function startNode(
+  env: Record<string, string> = {},
+  entry = 'haproxy-compat/server.ts',
+): Promise<NodeInstance> {
+  const child = spawn('node', [entry], {
     env: { ...process.env, REDIS_URL: '', PORT: '0', DRAIN_SECONDS: '0', ...env },
   })
   let output = ''

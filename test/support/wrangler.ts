@@ -18,6 +18,7 @@ export interface Wrangler {
 
 export interface WranglerOptions {
   readonly entry?: string
+  readonly config?: string
   readonly port?: number
   readonly state?: string
 }
@@ -26,8 +27,9 @@ export interface WranglerOptions {
 export async function startWrangler(options: WranglerOptions = {}): Promise<Wrangler> {
   const port = options.port ?? (await freePort())
   const state = options.state ?? mkdtempSync(join(tmpdir(), 'holdfast-'))
-  const entry = options.entry === undefined ? [] : [options.entry, '-c', 'wrangler.toml']
-  const flags = ['--port', String(port), '--inspector-port', '0', '--persist-to', state]
+  const entry = options.entry === undefined ? [] : [options.entry]
+  const config = ['-c', options.config ?? 'wrangler.toml']
+  const flags = [...config, '--port', String(port), '--inspector-port', '0', '--persist-to', state]
   const child = spawn('npx', ['wrangler', 'dev', ...entry, ...flags], {
     // A process group of its own, so that one signal reaches all of it.
     detached: true,

@@ -1,0 +1,312 @@
+import type { JSONRPCNotification } from '@modelcontextprotocol/server'
+import { ServerError, sessionNotFound } from '../errors.ts'
+import type { Operator } from './call.ts'
+import type { Clock } from './clock.ts'
+import { keyConflict, type Identity } from './identity.ts'
+import { Journal, messageOf, resultOf, valueOf, type Operation } from './journal.ts'
+import type { LiveSession } from './live-session.ts'
+import { StagedChange } from './staged-change.ts'
+import { freeze, type JsonObject, type JsonValue, type SessionState } from './state.ts'
+import type { Entry, Reply, Result } from './store.ts'
+
+/** A question to the client, as an `input_required` result carries it. */
+export interface Question {
+  readonly method: 'elicitation/create' | 'sampling/createMessage'
+  readonly params: JsonObject
+}
+
+/** What the rounds of a call have come to so far. The client brings it back with its answers. */
+export interface RoundState {
+  /** Names the call over all its rounds. */
+  readonly call: string
+  /** The number of the next round; the first is 0. */
+  readonly round: number
+  readonly did: readonly Did[]
+  /** What was asked, by the number of the operation. */
+  readonly asked: Readonly<Record<string, Question>>
+}
+
+type Did = Extract<Entry, { kind: 'did' }>
+
+export interface RoundRequest {
+  readonly clock: Clock
+  /** What makes it the same round when it is sent again. */
+  readonly identity: Identity | undefined
+  /** Aborted when the client has gone: then the call is to have no effect. */
+  readonly signal: AbortSignal
+  readonly before: RoundState
+  /** The client's answers, by the number of the operation that asked. */
+  readonly answers: Readonly<Record<string, unknown>>
+  /** Sends a notification on the request's stream. */
+  readonly say: (message: JSONRPCNotification) => Promise<void>
+  /** The `input_required` result with which the client is asked. */
+  readonly ask: (state: RoundState) => Promise<JsonObject>
+}
+
+type Change = (state: SessionState) => SessionState
+type Stop = { readonly kind: 'asks' } | { readonly kind: 'answered'; readonly reply: Reply }
+
+// It comes back with each answer, so it had better be short.
+const MAX_STATE_CHARS = 64 * 1024
+
+/**
+ * Runs a tool for one request of the stateless revision: to its end, or to what only the client can
+ * tell. Nothing of it is kept but what it has changed and what it has answered, in one commit.
+ */
+export async function runRound(
+  session: LiveSession | undefined,
+  request: RoundRequest,
+  tool: (round: Round) => Promise<JsonObject>,
+): Promise<JsonObject> {
+  const memory: Memory = { said: [], steps: new Map() }
+  for (;;) {
+    const round = new Round(session, request, memory)
+    const result = await round.run(tool)
+    if (result !== undefined) return result
+    await session?.load()
+  }
+}
+
+/** What a run leaves to the next one, when another commit came first. */
+interface Memory {
+  readonly said: string[]
+  readonly steps: Map<string, Result>
+}
+
+/** One run of a tool, and what it is told. Its operations are numbered as those of any call. */
+export class Round implements Operator {
+  readonly #session: LiveSession | undefined
+  readonly #request: RoundRequest
+  readonly #memory: Memory
+  readonly #journal = new Journal()
+  readonly #staged = new StagedChange()
+  readonly #did: Did[]
+  readonly #asked = new Map<number, Question>()
+  readonly #stop = Promise.withResolvers<Stop>()
+  #updates: Promise<unknown> = Promise.resolve()
+  #said = 0
+  #failure: unknown
+
+  constructor(session: LiveSession | undefined, request: RoundRequest, memory: Memory) {
+    this.#session = session
+    this.#request = request
+    this.#memory = memory
+    this.#did = [...request.before.did]
+    for (const entry of this.#did) this.#journal.hear(entry)
+  }
+
+  /** The result to send; `undefined` if another commit came first. */
+  async run(tool: (round: Round) => Promise<JsonObject>): Promise<JsonObject | undefined> {
+    const replied = tool(this).then((result) => ({ kind: 'replied', result }) as const)
+    replied.catch(() => undefined)
+    try {
+      const end = await Promise.race([replied, this.#stop.promise])
+      await this.#updates
+      if (this.#failure !== undefined) throw this.#failure
+      if (end.kind === 'answered') return await this.#recorded(end.reply)
+      if (end.kind === 'replied') this.#journal.end()
+      const result = end.kind === 'replied' ? end.result : await this.#request.ask(this.#state())
+      return await this.#finish(result)
+    } finally {
+      this.#failure ??= new Error('Cannot go on: this round of the call is over')
+      this.#staged.drop()
+    }
+  }
+
+  /** As it is now, in each round: what was seen in an earlier one is not kept for the next. */
+  async read(): Promise<SessionState> {
+    this.#begin('read')
+    return this.#staged.state ?? (await this.#load()).state
+  }
+
+  update(change: Change): Promise<SessionState> {
+    const operation = this.#begin('update')
+    const done = this.#updates.then(() => this.#update(operation, change))
+    this.#updates = done.catch(() => undefined)
+    return done
+  }
+
+  recall<T extends JsonValue>(what: string, make: () => T | Promise<T>): Promise<T> {
+    return this.record(what, make)
+  }
+
+  async record<T extends JsonValue>(
+    what: string,
+    make: (op: number) => T | Promise<T>,
+  ): Promise<T> {
+    const { op, known } = this.#begin(what)
+    const result = known ?? (await resultOf(() => make(op)))
+    if (known === undefined) this.#note(op, what, result as Result)
+    return valueOf(result) as T
+  }
+
+  step<T extends JsonValue>(name: string, make: (key: string) => Promise<T>): Promise<T> {
+    return this.record(`step ${name}`, async (op) => {
+      await this.#mustBeNew()
+      const key = `${this.#request.before.call}/${op}/${name}`
+      const before = this.#memory.steps.get(key) ?? (await resultOf(() => make(key)))
+      this.#memory.steps.set(key, before)
+      return valueOf(before) as T
+    })
+  }
+
+  async say(message: JSONRPCNotification, muted = false): Promise<void> {
+    const { op, known } = this.#begin(message.method)
+    if (known !== undefined) return
+    this.#note(op, message.method, { value: null })
+    if (muted) return
+    const [text, at] = [JSON.stringify(message), this.#said++]
+    if (this.#memory.said[at] === text) return
+    this.#memory.said[at] = text
+    await this.#request.say(message)
+  }
+
+  /** The client's answer; this round ends here if it has not been asked, or was asked otherwise. */
+  async ask(question: Question): Promise<JsonValue> {
+    const { op, known } = this.#begin(question.method)
+    if (known !== undefined) return valueOf(known)
+    const { answers, before } = this.#request
+    const answer = answers[op]
+    if (answer !== undefined && isSame(before.asked[op], question)) {
+      this.#note(op, question.method, { value: answer as JsonValue })
+      return answer as JsonValue
+    }
+    this.#asked.set(op, question)
+    // What the tool asks at the same time is asked together.
+    this.#request.clock.timer(0, () => this.#stop.resolve({ kind: 'asks' }))
+    return forever()
+  }
+
+  #begin(what: string): Operation {
+    this.#request.signal.throwIfAborted()
+    if (this.#failure !== undefined) throw this.#failure
+    try {
+      return this.#journal.begin(what)
+    } catch (error) {
+      // That its tool is told is not enough: it could go on.
+      this.#failure = error
+      throw error
+    }
+  }
+
+  async #update({ op, known }: Operation, change: Change): Promise<SessionState> {
+    if (known !== undefined) {
+      valueOf(known)
+      return this.#staged.state ?? (await this.#load()).state
+    }
+    const session = this.#mustHave()
+    if (this.#staged.state !== undefined) {
+      const state = this.#staged.replace(this.#changed(op, change, this.#staged.state))
+      this.#note(op, 'update', {})
+      return state
+    }
+    const release = await session.turn()
+    try {
+      this.#request.signal.throwIfAborted()
+      const { state: before, version: from } = session.record
+      const state = this.#changed(op, change, before)
+      this.#staged.stage({ from, state }, release)
+      this.#note(op, 'update', {})
+      return state
+    } finally {
+      if (this.#staged.state === undefined) release()
+    }
+  }
+
+  #changed(op: number, change: Change, before: SessionState): SessionState {
+    try {
+      return freeze(change(before))
+    } catch (error) {
+      this.#note(op, 'update', { error: messageOf(error) })
+      throw error
+    }
+  }
+
+  async #load(): Promise<{ readonly state: SessionState }> {
+    const loaded = await this.#mustHave().load()
+    if (loaded === undefined) throw this.#fail(sessionNotFound())
+    return loaded.record
+  }
+
+  /** An effect outside the session is not for a call that was answered before. */
+  async #mustBeNew(): Promise<void> {
+    const { key } = this.#request.identity ?? {}
+    if (key === undefined || this.#memory.steps.size > 0) return
+    const reply = (await this.#session?.load(key))?.reply
+    if (reply === undefined) return
+    this.#stop.resolve({ kind: 'answered', reply })
+    await forever()
+  }
+
+  #mustHave(): LiveSession {
+    if (this.#session !== undefined) return this.#session
+    throw new Error('Cannot use state: the tool is declared to need no session')
+  }
+
+  async #finish(result: JsonObject): Promise<JsonObject | undefined> {
+    const { identity, signal } = this.#request
+    signal.throwIfAborted()
+    if (this.#session === undefined) return result
+    if (this.#staged.state !== undefined) return this.#commit(this.#session, result)
+    const loaded = await this.#session.load(identity?.key)
+    if (loaded === undefined) throw sessionNotFound()
+    // It changed something when it ran first.
+    return loaded.reply === undefined ? result : this.#recorded(loaded.reply)
+  }
+
+  async #commit(session: LiveSession, result: JsonObject): Promise<JsonObject | undefined> {
+    const { identity } = this.#request
+    const { release, ...change } = this.#staged.take()
+    const answer = { kind: 'reply', outcome: { result } } as const
+    const reply = identity && { reply: { ...identity, answer } }
+    try {
+      const outcome = await session.commit({ ...change, ...reply })
+      if (outcome.kind === 'gone') throw sessionNotFound()
+      if (outcome.kind === 'answered') return await this.#recorded(outcome.reply)
+      return outcome.kind === 'committed' ? result : undefined
+    } finally {
+      release?.()
+    }
+  }
+
+  async #recorded({ fingerprint, answer }: Reply): Promise<JsonObject> {
+    if (fingerprint !== this.#request.identity?.fingerprint) throw keyConflict()
+    const outcome = answer.kind === 'reply' ? answer.outcome : await this.#told(answer.stream)
+    if ('result' in outcome) return outcome.result
+    throw new Error(`Cannot finish call: ${JSON.stringify(outcome.error['message'])}`)
+  }
+
+  /** The reply of a call that a client of a revision with sessions has begun, under the same key. */
+  async #told(stream: Parameters<LiveSession['entries']>[0]) {
+    const last = (await this.#session?.entries(stream, 0))?.entries.at(-1)
+    if (last?.kind === 'end') return last.message as unknown as { result: JsonObject }
+    const why = 'it still runs, on a stream of its session'
+    throw new ServerError('call_interrupted', `Cannot answer call again: ${why}`)
+  }
+
+  #note(op: number, what: string, result: Result): void {
+    this.#did.push({ kind: 'did', op, what, ...result })
+  }
+
+  #state(): RoundState {
+    const { call, round } = this.#request.before
+    const asked = Object.fromEntries(this.#asked)
+    const state = { call, round: round + 1, did: this.#did, asked }
+    if (JSON.stringify(state).length <= MAX_STATE_CHARS) return state
+    const bound = `${MAX_STATE_CHARS} characters`
+    throw new ServerError('journal_full', `Cannot ask: the call has recorded over ${bound}`)
+  }
+
+  #fail(error: ServerError): ServerError {
+    this.#failure ??= error
+    return error
+  }
+}
+
+function isSame(asked: Question | undefined, question: Question): boolean {
+  return JSON.stringify(asked) === JSON.stringify(JSON.parse(JSON.stringify(question)))
+}
+
+function forever(): Promise<never> {
+  return new Promise(() => undefined)
+}

@@ -1,0 +1,213 @@
+import {
+  CLIENT_CAPABILITIES_META_KEY,
+  CLIENT_INFO_META_KEY,
+  inputRequired,
+  LOG_LEVEL_META_KEY,
+  type CallToolResult,
+  type InputRequests,
+  type InputRequiredResult,
+  type LoggingLevel,
+  type ServerContext,
+} from '@modelcontextprotocol/server'
+import { httpStatusOf, isServerError } from '../errors.ts'
+import type { Log } from '../log.ts'
+import type { Status } from '../status.ts'
+import type { Call } from './call.ts'
+import type { Clock } from './clock.ts'
+import { OPEN_SESSION } from './handles.ts'
+import { canonical, identify, type Identity } from './identity.ts'
+import { randomText, type SessionId } from './ids.ts'
+import { refusalOf } from './refusal.ts'
+import { RequestStates, type Secrets } from './request-states.ts'
+import { REVISIONS } from './revisions.ts'
+import { createRoundCall, type RoundClient } from './round-call.ts'
+import { runRound, type RoundRequest, type RoundState } from './round.ts'
+import type { Post, Refused, SessionHolder, Unserved } from './router.ts'
+import { refuseUnsafeKeys, resultOf, type ServerHost } from './server.ts'
+import type { JsonObject, SessionState } from './state.ts'
+import type { Pack, Tool } from './tool.ts'
+
+export interface StatelessHostOptions {
+  readonly pack: Pack
+  readonly holder: SessionHolder
+  readonly secrets: Secrets
+  readonly instance: string
+  readonly clock: Clock
+  readonly log: Log
+  readonly status: Status
+  /** An unused session lives this long, and a question stays open. */
+  readonly ttlMs: number
+}
+
+/** A request on its way through the SDK, which hands it to the tool untouched. */
+export interface Caller {
+  readonly post: Post
+  readonly params: JsonObject
+  /** What the rounds before this one have come to. */
+  before?: RoundState
+  /** Set if the request is to be refused as a whole, and not its tool's call. */
+  refusal?: Refused
+}
+
+// What a client finds out by trying: the same for an id that is unknown, expired, or another's.
+const GONE = `Cannot find session: it has expired, or is none of yours. Call ${OPEN_SESSION} for a new one`
+
+/** Runs tools for requests that have no session of their own, in the one that they name. */
+export class StatelessHost implements ServerHost {
+  readonly instance: string
+  readonly #options: StatelessHostOptions
+  readonly #states: RequestStates
+
+  constructor(options: StatelessHostOptions) {
+    this.#options = options
+    this.instance = options.instance
+    this.#states = new RequestStates(options.secrets, options.ttlMs)
+  }
+
+  /** Reads what the client has brought back. False if that is not what it was given for this call. */
+  async goOn(caller: Caller): Promise<boolean> {
+    const state = caller.params['requestState']
+    if (state === undefined) return true
+    const before = await this.#states.read(state, bindingOf(caller))
+    if (before !== undefined) caller.before = before
+    return before !== undefined
+  }
+
+  async stateOf(session: string, ctx: ServerContext): Promise<SessionState | undefined> {
+    return this.#options.holder.stateOf(session, callerOf(ctx).post.principal)
+  }
+
+  async run(
+    tool: Tool,
+    input: JsonObject,
+    ctx: ServerContext,
+  ): Promise<CallToolResult | InputRequiredResult> {
+    const caller = callerOf(ctx)
+    try {
+      refuseUnsafeKeys(caller.params['arguments'])
+      if (tool.name === OPEN_SESSION) return resultOf(await this.#open(ctx))
+      const result = await this.#round(tool, input, ctx)
+      return (result ?? failure(GONE)) as CallToolResult
+    } catch (error) {
+      if (!isServerError(error)) throw error
+      if (error.code === 'session_not_found') return failure(GONE)
+      if (httpStatusOf(error.code) !== 200) refuse(caller, refusalOf(error, this.#options.log))
+      throw error
+    }
+  }
+
+  /** Begins a session as its client would have: one of an earlier revision may go on with it. */
+  async #open(ctx: ServerContext): Promise<JsonObject> {
+    const { holder, ttlMs, instance } = this.#options
+    const { post } = callerOf(ctx)
+    const envelope = envelopeOf(ctx) ?? {}
+    const params = {
+      protocolVersion: REVISIONS[0],
+      capabilities: envelope[CLIENT_CAPABILITIES_META_KEY] ?? {},
+      clientInfo: envelope[CLIENT_INFO_META_KEY] ?? { name: 'unknown', version: '0' },
+    }
+    const body = JSON.stringify({ jsonrpc: '2.0', id: 0, method: 'initialize', params })
+    const opened = await holder.open({ principal: post.principal, body })
+    if (opened.kind === 'opened') {
+      return { session: opened.id, expires_after_seconds: ttlMs / 1000, instance }
+    }
+    refuse(callerOf(ctx), opened)
+    throw new Error('Cannot open session')
+  }
+
+  async #round(
+    tool: Tool,
+    { session, ...input }: JsonObject,
+    ctx: ServerContext,
+  ): Promise<JsonObject | undefined> {
+    const { holder, instance, clock, status } = this.#options
+    const { principal, attempt } = callerOf(ctx).post
+    const request = await this.#requestOf(tool, input, ctx)
+    const client = clientOf(ctx)
+    const act = async (call: Call): Promise<JsonObject> => {
+      try {
+        return resultOf(await tool.run(call, input))
+      } catch (error) {
+        if (isServerError(error)) throw error
+        return failure(error instanceof Error ? error.message : String(error))
+      }
+    }
+    if (!tool.stateless) {
+      const id = session as SessionId
+      return holder.round(id, principal, { request, client, tool: act, attempt })
+    }
+    const { signal } = request
+    const stateOf: SessionHolder['stateOf'] = (id, owner) => holder.stateOf(id, owner)
+    const options = { session: '', principal, instance, clock, status, stateOf, signal, client }
+    return runRound(undefined, request, (round) => act(createRoundCall(round, options)))
+  }
+
+  async #requestOf(tool: Tool, input: JsonObject, ctx: ServerContext): Promise<RoundRequest> {
+    const { clock, pack } = this.#options
+    const caller = callerOf(ctx)
+    const { mcpReq } = ctx
+    const answers = mcpReq.inputResponses ?? {}
+    const identity = await identityOf(caller, { name: tool.name, input, answers }, pack.tools)
+    const { before = { call: identity?.key ?? randomText(9), round: 0, did: [], asked: {} } } =
+      caller
+    return {
+      clock,
+      identity,
+      before,
+      answers,
+      signal: mcpReq.signal,
+      say: ({ method, params }) => mcpReq.notify({ method, params }),
+      ask: async (state) => {
+        const requestState = await this.#states.sign(state, bindingOf(caller))
+        const inputRequests = state.asked as unknown as InputRequests
+        return inputRequired({ inputRequests, requestState }) as unknown as JsonObject
+      },
+    }
+  }
+}
+
+function callerOf({ http }: ServerContext): Caller {
+  return http?.authInfo?.extra?.['caller'] as Caller
+}
+
+function refuse(caller: Caller, answer: Unserved): void {
+  if (answer.kind === 'refused') caller.refusal = answer
+}
+
+/** What a request of the stateless revision says of its client; no other has one. */
+function envelopeOf({ mcpReq }: ServerContext): Record<string, unknown> | undefined {
+  return mcpReq.envelope
+}
+
+function clientOf(ctx: ServerContext): RoundClient {
+  const envelope = envelopeOf(ctx)
+  return {
+    // An earlier revision sets the level for a session, and there is none.
+    logLevel: (envelope?.[LOG_LEVEL_META_KEY] ?? (envelope ? undefined : 'info')) as LoggingLevel,
+    progressToken: ctx.mcpReq._meta?.progressToken,
+    canBeAsked: envelope !== undefined,
+  }
+}
+
+/** What must not change between the rounds of a call. */
+function bindingOf({ post, params }: Caller): string {
+  return canonical([post.principal, params['name'], params['arguments'] ?? {}])
+}
+
+/** The first round is told by its key, as any call; a later one by what it goes on with. */
+async function identityOf(
+  { post, params, before }: Caller,
+  { name, input, answers }: { name: string; input: JsonObject; answers: object },
+  tools: readonly Tool[],
+): Promise<Identity | undefined> {
+  if (before === undefined) {
+    const request = { params: { ...params, name, arguments: input } }
+    return identify({ jsonrpc: '2.0', id: 0, method: 'tools/call', ...request }, post, tools)
+  }
+  const { call, round } = before
+  return { key: `round/${call}/${round}`, fingerprint: canonical([name, input, answers]) }
+}
+
+function failure(text: string): CallToolResult & JsonObject {
+  return { content: [{ type: 'text', text }], isError: true }
+}
