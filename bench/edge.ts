@@ -14,7 +14,7 @@ import { convertV4MiniflareOptions, Miniflare } from 'miniflare'
 import { percentile } from '../test/support/percentile.ts'
 import { cpuSeconds, median, ratio, round, shuffled } from './figures.ts'
 import { parseFlags } from './flags.ts'
-import { call, checkCounters, closeConnections, load, openSession } from './load.ts'
+import { call, callByHandle, checkCounters, closeConnections, load, openSession } from './load.ts'
 import { countRows } from './rows.ts'
 
 const { seconds: SECONDS, rounds: ROUNDS } = parseFlags({ seconds: 3, rounds: 5 })
@@ -26,6 +26,7 @@ interface Subject {
   readonly config: string
   readonly path: string
   readonly objects: readonly (readonly [binding: string, className: string])[]
+  readonly call?: typeof call
 }
 
 const SUBJECTS: readonly Subject[] = [
@@ -37,6 +38,16 @@ const SUBJECTS: readonly Subject[] = [
       ['SESSION_OBJECTS', 'McpSession'],
       ['INDEX', 'SessionIndex'],
     ],
+  },
+  {
+    name: 'holdfast, 2026-07-28',
+    config: 'wrangler.toml',
+    path: '/mcp',
+    objects: [
+      ['SESSION_OBJECTS', 'McpSession'],
+      ['INDEX', 'SessionIndex'],
+    ],
+    call: callByHandle,
   },
   {
     name: 'McpAgent',
@@ -76,7 +87,8 @@ async function start(subject: Subject) {
   const file = readdirSync(outdir).find((name) => name.endsWith('.js')) ?? 'index.js'
   const bundle = readFileSync(join(outdir, file))
   const { objects } = subject
-  const counted = { bundle: bundle.toString(), compatibilityDate, objects, openSession, call }
+  const ask = subject.call ?? call
+  const counted = { bundle: bundle.toString(), compatibilityDate, objects, openSession, call: ask }
   const rows = await countRows(counted)
   const before = workerds()
   const miniflare = createMiniflare(subject, bundle)
@@ -94,6 +106,7 @@ async function start(subject: Subject) {
   }
   return {
     name: subject.name,
+    call: ask,
     miniflare,
     url,
     pid,

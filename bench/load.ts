@@ -6,6 +6,8 @@ export interface Target {
   readonly url: URL
   /** A session is in use by one connection at a time. */
   readonly sessions: readonly { readonly id: string; calls: number }[]
+  /** How it is called; by the session id, unless said otherwise. */
+  readonly call?: typeof call
 }
 
 export interface Load {
@@ -20,7 +22,7 @@ export interface Loaded {
 
 /** Calls for so many seconds. Throws at the first answer that is not the session's own count. */
 export async function load(target: Target, { connections, seconds }: Load): Promise<Loaded> {
-  const { sessions, url, name } = target
+  const { sessions, url, name, call: ask = call } = target
   const begun = performance.now()
   const until = begun + seconds * 1000
   const latencies: number[] = []
@@ -30,7 +32,7 @@ export async function load(target: Target, { connections, seconds }: Load): Prom
         const session = sessions[turn % sessions.length]
         if (session === undefined) continue
         const sent = performance.now()
-        const counter = counterOf(await call(url, session.id))
+        const counter = counterOf(await ask(url, session.id))
         latencies.push(performance.now() - sent)
         if (counter !== ++session.calls) throw new Error(`${name}: counter is off`)
       }
@@ -42,9 +44,14 @@ export async function load(target: Target, { connections, seconds }: Load): Prom
   return { latencies, tookSeconds }
 }
 
-export async function checkCounters({ url, sessions, name }: Target): Promise<void> {
+export async function checkCounters({
+  url,
+  sessions,
+  name,
+  call: ask = call,
+}: Target): Promise<void> {
   for (const session of sessions) {
-    const counter = counterOf(await call(url, session.id))
+    const counter = counterOf(await ask(url, session.id))
     if (counter !== ++session.calls) throw new Error(`${name}: ${counter} of ${session.calls}`)
   }
 }
@@ -66,6 +73,26 @@ export async function call(url: URL, session: string): Promise<string> {
   return (await post(url, { jsonrpc: '2.0', id: 1, method: 'tools/call', params }, session)).body
 }
 
+/** The same call in the revision without sessions, with the session's id as its handle. */
+export async function callByHandle(url: URL, session: string): Promise<string> {
+  const name = 'increment_counter'
+  const headers = {
+    'mcp-protocol-version': STATELESS,
+    'mcp-method': 'tools/call',
+    'mcp-name': name,
+    'mcp-param-session': session,
+  }
+  const params = { name, arguments: { session }, _meta: ENVELOPE }
+  return (await send(url, { jsonrpc: '2.0', id: 1, method: 'tools/call', params }, headers)).body
+}
+
+const STATELESS = '2026-07-28'
+const ENVELOPE = {
+  'io.modelcontextprotocol/protocolVersion': STATELESS,
+  'io.modelcontextprotocol/clientCapabilities': {},
+  'io.modelcontextprotocol/clientInfo': { name: 'bench', version: '0' },
+}
+
 /** The next call opens new ones. */
 export function closeConnections(): void {
   agent.destroy()
@@ -79,15 +106,21 @@ function counterOf(body: string): number {
 }
 
 function post(url: URL, message: object, session?: string) {
+  return send(url, message, {
+    ...(session !== undefined && {
+      'mcp-session-id': session,
+      'mcp-protocol-version': '2025-11-25',
+    }),
+  })
+}
+
+function send(url: URL, message: object, more: Record<string, string>) {
   const body = JSON.stringify(message)
   const headers = {
     'content-type': 'application/json',
     'content-length': Buffer.byteLength(body),
     accept: 'application/json, text/event-stream',
-    ...(session !== undefined && {
-      'mcp-session-id': session,
-      'mcp-protocol-version': '2025-11-25',
-    }),
+    ...more,
   }
   const { promise, resolve, reject } = Promise.withResolvers<{
     headers: NodeJS.Dict<string | string[]>
