@@ -38,10 +38,10 @@ print(running)
 closeConnections()
 await stopStacks()
 
-async function measure(target: Running, instance: Started): Promise<void> {
-  const before = instance.cpuSeconds()
+async function measure(target: Running, measured: Started): Promise<void> {
+  const before = measured.cpuSeconds()
   const { latencies, tookSeconds } = await load(target, { connections, seconds: SECONDS })
-  target.cpuMs.push(((instance.cpuSeconds() - before) * 1000) / latencies.length)
+  target.cpuMs.push(((measured.cpuSeconds() - before) * 1000) / latencies.length)
   target.rates.push(latencies.length / tookSeconds)
   target.latencies.push(...latencies)
 }

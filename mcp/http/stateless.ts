@@ -1,12 +1,14 @@
 import {
   createMcpHandler,
+  PROTOCOL_VERSION_META_KEY,
+  type AuthInfo,
   type JSONRPCMessage,
   type JSONRPCRequest,
   type McpHttpHandler,
   type McpServer,
 } from '@modelcontextprotocol/server'
 import * as z from 'zod'
-import { HANDLE_HEADER, withHandles } from '../session/handles.ts'
+import { HANDLE_HEADER, hasPlainHeaders, withHandles } from '../session/handles.ts'
 import type { SessionId } from '../session/ids.ts'
 import { parseMessage, respond } from '../session/message.ts'
 import type { Relay } from '../session/peers.ts'
@@ -15,7 +17,9 @@ import type { Post } from '../session/router.ts'
 import { createServer } from '../session/server.ts'
 import type { JsonObject } from '../session/state.ts'
 import { StatelessHost, type Caller, type StatelessHostOptions } from '../session/stateless-host.ts'
-import type { Pack } from '../session/tool.ts'
+import { StatelessTransport } from '../session/stateless-transport.ts'
+import type { Pack, Tool } from '../session/tool.ts'
+import { DirectAnswer } from './answer.ts'
 import { json, whenOver } from './responses.ts'
 import { Subscriptions } from './subscriptions.ts'
 
@@ -34,24 +38,25 @@ export interface StatelessOptions extends StatelessHostOptions {
  * where sessions are off. The SDK does the protocol. Ours is where the state is.
  */
 export class StatelessServer {
+  readonly #options: StatelessOptions
   readonly #pack: Pack
   readonly #host: StatelessHost
   readonly #handler: McpHttpHandler
   readonly #subscriptions: Subscriptions
   readonly #forward: StatelessOptions['forward']
-  /** SDK servers that wait for their next request: to make one takes longer than to use it. */
-  readonly #idle: McpServer[] = []
-  readonly #inUse = new WeakMap<Request, McpServer>()
+  readonly #tools: ReadonlyMap<string, { readonly isPlain: () => boolean }>
+  #connected: Promise<StatelessTransport> | undefined
 
   constructor(options: StatelessOptions) {
     const { pack, holder, ttlMs, keepAliveMs, log, isForAll, relay } = options
+    this.#options = options
     this.#pack = withHandles(pack, ttlMs)
+    this.#tools = new Map(this.#pack.tools.map((tool) => [tool.name, { isPlain: lazily(tool) }]))
     this.#host = new StatelessHost(options)
     this.#forward = options.forward
     this.#subscriptions = new Subscriptions(holder, pack, relay)
     this.#handler = createMcpHandler(
-      ({ era, requestInfo }) =>
-        era === 'modern' ? this.#take(requestInfo) : this.#create(REVISIONS),
+      ({ era }) => this.#create(era === 'modern' ? [STATELESS_REVISION] : REVISIONS),
       {
         legacy: isForAll ? 'stateless' : 'reject',
         bus: this.#subscriptions.bus,
@@ -70,21 +75,41 @@ export class StatelessServer {
     const caller: Caller = { post, params: (message.params ?? {}) as JsonObject }
     if (message.method === 'subscriptions/listen') return this.#listen(request, message, caller)
     // What the SDK's own handlers ask, they check.
-    const isTool = this.#pack.tools.some(({ name }) => name === caller.params['name'])
-    const isOurs = message.method === 'tools/call' && isTool
-    if (isOurs && !(await this.#host.goOn(caller))) {
+    const isCall = message.method === 'tools/call'
+    const tool = isCall ? this.#tools.get(String(message.params?.['name'])) : undefined
+    if (tool && !(await this.#host.goOn(caller))) {
       return json(JSON.stringify(respond(message.id, BAD_STATE)), 200)
     }
-    const response = await this.#fetch(request, message, caller)
+    const isPlain = tool?.isPlain() === true && isInOrder(request, message)
+    const response = await (isPlain
+      ? this.#call(request, message, caller)
+      : this.#fetch(request, message, caller))
     const { refusal } = caller
     return refusal === undefined ? response : json(refusal.body, refusal.status)
   }
 
+  /** As the SDK's handler does, without a server, a connection and streams for each request. */
+  async #call(request: Request, message: JSONRPCRequest, caller: Caller): Promise<Response> {
+    const { clock, keepAliveMs } = this.#options
+    const transport = await this.#transport()
+    const gone = (): void => transport.cancel(run)
+    const answer = new DirectAnswer(message.id, { clock, keepAliveMs, gone })
+    const run = transport.receive(message, answer, authInfoOf(caller))
+    request.signal.addEventListener('abort', gone, { once: true })
+    return answer.response
+  }
+
+  #transport(): Promise<StatelessTransport> {
+    this.#connected ??= (async () => {
+      const transport = new StatelessTransport()
+      await this.#create([STATELESS_REVISION]).connect(transport)
+      return transport
+    })()
+    return this.#connected
+  }
+
   async #fetch(request: Request, parsedBody: JSONRPCMessage, caller?: Caller): Promise<Response> {
-    const authInfo = { token: '', clientId: '', scopes: [], extra: { caller } }
-    const response = await this.#handler.fetch(request, { parsedBody, authInfo })
-    this.#giveBack(request, response)
-    return response
+    return this.#handler.fetch(request, { parsedBody, authInfo: authInfoOf(caller) })
   }
 
   async #listen(request: Request, message: JSONRPCRequest, { post }: Caller): Promise<Response> {
@@ -114,27 +139,37 @@ export class StatelessServer {
     return (input?.session as SessionId | undefined) ?? this.#subscriptions.sessionIn(uri)
   }
 
-  /** An SDK server for `request`. */
-  #take(request: Request | undefined): McpServer {
-    const server = this.#idle.pop() ?? this.#create([STATELESS_REVISION])
-    if (request !== undefined) this.#inUse.set(request, server)
-    return server
-  }
-
-  /** Only one whose tool has ended can't say anything to the next client. */
-  #giveBack(request: Request, { headers }: Response): void {
-    const server = this.#inUse.get(request)
-    const hasEnded = headers.get('content-type') === 'application/json'
-    if (server === undefined || !hasEnded || server.server.transport !== undefined) return
-    if (this.#idle.length < MAX_IDLE) this.#idle.push(server)
-  }
-
   #create(revisions: readonly string[]): McpServer {
     return createServer(this.#pack, this.#host, { revisions, notifier: this.#handler.notify })
   }
 }
 
-const MAX_IDLE = 64
+/** To look at a tool's schema takes its time, and few objects of the edge serve them all. */
+function lazily(tool: Tool): () => boolean {
+  let isPlain: boolean | undefined
+  return () => (isPlain ??= hasPlainHeaders(tool))
+}
+
+/** What a request brings with it through the SDK. */
+function authInfoOf(caller: Caller | undefined): AuthInfo {
+  return { token: '', clientId: '', scopes: [], extra: { caller } }
+}
+
+/**
+ * Whether a call's headers say just what its body says, letter by letter: most do, and what else there is
+ * to find out about headers the SDK's handler knows.
+ */
+function isInOrder({ headers }: Request, { method, params }: JSONRPCRequest): boolean {
+  const input = params?.['arguments'] as { readonly session?: unknown } | undefined
+  return (
+    headers.get('mcp-protocol-version') === STATELESS_REVISION &&
+    params?._meta?.[PROTOCOL_VERSION_META_KEY] === STATELESS_REVISION &&
+    headers.get('mcp-method') === method &&
+    headers.get('mcp-name') === params['name'] &&
+    headers.get(HANDLE_HEADER) === (input?.session ?? null)
+  )
+}
+
 const naming = z.object({
   params: z.object({
     arguments: z.object({ session: z.string().optional() }).optional(),

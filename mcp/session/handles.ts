@@ -32,6 +32,12 @@ function openSession(ttlMs: number): Tool {
 
 export const OPEN_SESSION = 'open_session'
 
+/** Whether clients repeat none of the tool's own arguments in headers. */
+export function hasPlainHeaders({ input }: Tool): boolean {
+  const { session: _, ...own } = input.shape
+  return !JSON.stringify(z.toJSONSchema(z.object(own), { io: 'input' })).includes('x-mcp-header')
+}
+
 function withHandle(tool: Tool): Tool {
   if ('session' in tool.input.shape) {
     throw new Error(`Cannot serve tool "${tool.name}": its input may have no "session" of its own`)

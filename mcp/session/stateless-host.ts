@@ -148,12 +148,10 @@ export class StatelessHost implements ServerHost {
     const { mcpReq } = ctx
     const answers = mcpReq.inputResponses ?? {}
     const identity = await identityOf(caller, { name: tool.name, input, answers }, pack.tools)
-    const { before = { call: identity?.key ?? randomText(9), round: 0, did: [], asked: {} } } =
-      caller
     return {
       clock,
       identity,
-      before,
+      before: caller.before ?? firstRound(identity),
       answers,
       signal: mcpReq.signal,
       say: ({ method, params }) => mcpReq.notify({ method, params }),
@@ -186,6 +184,19 @@ function clientOf(ctx: ServerContext): RoundClient {
     logLevel: (envelope?.[LOG_LEVEL_META_KEY] ?? (envelope ? undefined : 'info')) as LoggingLevel,
     progressToken: ctx.mcpReq._meta?.progressToken,
     canBeAsked: envelope !== undefined,
+  }
+}
+
+function firstRound(identity: Identity | undefined): RoundState {
+  let call: string | undefined
+  return {
+    // Most calls need none.
+    get call() {
+      return (call ??= identity?.key ?? randomText(9))
+    },
+    round: 0,
+    did: [],
+    asked: {},
   }
 }
 
