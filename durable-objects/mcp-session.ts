@@ -1,6 +1,7 @@
 import { DurableObject } from 'cloudflare:workers'
 import * as z from 'zod'
 import { parseConfig } from '../mcp/config.ts'
+import { HTTP_LIMITS } from '../mcp/http/limits.ts'
 import { json } from '../mcp/http/responses.ts'
 import { StatelessServer } from '../mcp/http/stateless.ts'
 import { createLog, type Log } from '../mcp/log.ts'
@@ -224,6 +225,7 @@ export abstract class SessionObject extends DurableObject<Env> {
       ...options,
       ttlMs,
       keepAliveMs,
+      limits: HTTP_LIMITS,
       isForAll: sessions === 'off',
       secrets: edgeSecrets(this.env.INDEX),
       holder: {

@@ -52,7 +52,7 @@ end
 if from ~= '' then
   version = version + 1
   set('state', ARGV[6])
-  redis.call('SPUBLISH', session, 'changed')
+  redis.call('SPUBLISH', session, 'changed ' .. version)
 end
 set('version', version)
 if ARGV[7] ~= '' then set('settings', ARGV[7]) end

@@ -187,7 +187,8 @@ function parseCall(name: string): RunningCall {
 /** `undefined` for what is no news: said here, or in words of another release. */
 function parseNews(message: string, self: string): News | undefined {
   const [kind, text = '', detail] = message.split(' ')
-  if (kind === 'ended' || kind === 'changed') return { kind }
+  if (kind === 'ended') return { kind }
+  if (kind === 'changed') return { kind, version: Number(text) }
   const stream = parseStreamId(text)
   if (stream === undefined) return undefined
   if (kind === 'grown') return { kind, stream, last: Number(detail) }

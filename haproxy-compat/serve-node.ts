@@ -47,6 +47,7 @@ export async function serveNode(pack: Pack): Promise<void> {
     ...served,
     holder: router,
     secrets: () => Promise.resolve(secrets),
+    limits: HTTP_LIMITS,
     isForAll: config.sessions === 'off',
     relay: peers,
   })

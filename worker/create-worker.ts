@@ -45,6 +45,7 @@ function createEdgeApp(env: Env, pack: Pack): Hono {
     forward: (id, request, post) => router.forward(id, request, post),
     secrets: edgeSecrets(env.INDEX),
     status: { startedAt: clock.now(), countSessions: () => countSessions(env.INDEX) },
+    limits: HTTP_LIMITS,
     isForAll: sessions === 'off',
   })
   return createApp({

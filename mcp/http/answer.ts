@@ -20,6 +20,7 @@ export class DirectAnswer implements Hearer {
   readonly #options: DirectAnswerOptions
   readonly #resolve: (response: Response) => void
   #stream: ReadableStreamDefaultController<Uint8Array> | undefined
+  #cut = false
   #stopKeepAlive = (): void => undefined
 
   constructor(id: RequestId, options: DirectAnswerOptions) {
@@ -32,15 +33,15 @@ export class DirectAnswer implements Hearer {
 
   said(message: JSONRPCNotification): void {
     if (this.#stream === undefined) this.#open()
-    this.#write(message)
+    this.#write(eventOf(message))
   }
 
   replied(outcome: RpcOutcome): void {
     const message = respond(this.#id, outcome)
     if (this.#stream !== undefined) {
-      this.#write(message)
+      this.#write(eventOf(message))
       this.#stopKeepAlive()
-      this.#stream.close()
+      if (!this.#cut) this.#stream.close()
       return
     }
     const isMissing = 'error' in outcome && outcome.error['code'] === MISSING_CAPABILITY
@@ -48,16 +49,20 @@ export class DirectAnswer implements Hearer {
   }
 
   #open(): void {
-    const { gone } = this.#options
-    const body = new ReadableStream<Uint8Array>({
-      start: (controller) => {
-        this.#stream = controller
+    const { gone, maxBufferedBytes } = this.#options
+    const body = new ReadableStream<Uint8Array>(
+      {
+        start: (controller) => {
+          this.#stream = controller
+        },
+        cancel: () => {
+          this.#cut = true
+          this.#stopKeepAlive()
+          gone()
+        },
       },
-      cancel: () => {
-        this.#stopKeepAlive()
-        gone()
-      },
-    })
+      new ByteLengthQueuingStrategy({ highWaterMark: maxBufferedBytes }),
+    )
     this.#keepAlive()
     this.#resolve(new Response(body, { headers: HEADERS }))
   }
@@ -65,21 +70,32 @@ export class DirectAnswer implements Hearer {
   #keepAlive(): void {
     const { clock, keepAliveMs } = this.#options
     this.#stopKeepAlive = clock.timer(keepAliveMs, () => {
-      this.#stream?.enqueue(encoder.encode(': keep-alive\n\n'))
-      this.#keepAlive()
+      this.#write(': keep-alive\n\n')
+      if (!this.#cut) this.#keepAlive()
     })
   }
 
-  #write(message: object): void {
-    this.#stream?.enqueue(encoder.encode(`event: message\ndata: ${JSON.stringify(message)}\n\n`))
+  /** Who reads too slowly for too long has as good as hung up. */
+  #write(text: string): void {
+    if (this.#cut || this.#stream === undefined) return
+    if ((this.#stream.desiredSize ?? 0) > 0) return this.#stream.enqueue(encoder.encode(text))
+    this.#cut = true
+    this.#stopKeepAlive()
+    this.#stream.error(new Error('The client reads too slowly'))
+    this.#options.gone()
   }
 }
 
 export interface DirectAnswerOptions {
   readonly clock: Clock
   readonly keepAliveMs: number
+  readonly maxBufferedBytes: number
   /** Called when the client has hung up. */
   readonly gone: () => void
+}
+
+function eventOf(message: object): string {
+  return `event: message\ndata: ${JSON.stringify(message)}\n\n`
 }
 
 const encoder = new TextEncoder()

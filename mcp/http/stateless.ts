@@ -20,11 +20,13 @@ import { StatelessHost, type Caller, type StatelessHostOptions } from '../sessio
 import { StatelessTransport } from '../session/stateless-transport.ts'
 import type { Pack, Tool } from '../session/tool.ts'
 import { DirectAnswer } from './answer.ts'
+import type { HttpLimits } from './limits.ts'
 import { json, whenOver } from './responses.ts'
 import { Subscriptions } from './subscriptions.ts'
 
 export interface StatelessOptions extends StatelessHostOptions {
   readonly keepAliveMs: number
+  readonly limits: HttpLimits
   /** Whether clients of the revisions with sessions are served here as well, without. */
   readonly isForAll: boolean
   /** Unset: no other process serves this server's clients. */
@@ -90,10 +92,10 @@ export class StatelessServer {
 
   /** As the SDK's handler does, without a server, a connection and streams for each request. */
   async #call(request: Request, message: JSONRPCRequest, caller: Caller): Promise<Response> {
-    const { clock, keepAliveMs } = this.#options
+    const { clock, keepAliveMs, limits } = this.#options
     const transport = await this.#transport()
     const gone = (): void => transport.cancel(run)
-    const answer = new DirectAnswer(message.id, { clock, keepAliveMs, gone })
+    const answer = new DirectAnswer(message.id, { clock, keepAliveMs, ...limits, gone })
     const run = transport.receive(message, answer, authInfoOf(caller))
     request.signal.addEventListener('abort', gone, { once: true })
     return answer.response

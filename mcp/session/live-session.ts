@@ -20,7 +20,7 @@ export interface LiveSessionOptions {
   /** Called after each commit that appended to `stream`: who follows it may look. */
   readonly grown: (stream: StreamId) => void
   /** Called after each commit that changed the state. */
-  readonly changed: () => unknown
+  readonly changed: (version: number) => void
 }
 
 /** A session as one holder sees it: the record it last read, and the way to commit to it. */
@@ -73,7 +73,7 @@ export class LiveSession {
     const next = change && { version: outcome.version, state: change.state }
     this.#record = { ...record, ...next, settings }
     for (const { stream } of append) grown(stream)
-    if (change !== undefined && change.state !== record.state) changed()
+    if (change !== undefined && change.state !== record.state) changed(outcome.version)
     return outcome
   }
 

@@ -47,8 +47,7 @@ export class LocalRouter implements SessionRouter, SessionHolder {
   /** The calls that run here and have a log, and how to listen to their sessions no longer. */
   readonly #running = new Map<StreamId, () => void>()
   readonly #peers: Peers
-  /** Who is told of changes of a session's state. */
-  readonly #watchers = new Map<SessionId, Set<() => void>>()
+  readonly #watched = new Map<SessionId, Watched>()
   #sweeping = false
 
   constructor(options: LocalRouterOptions) {
@@ -117,13 +116,15 @@ export class LocalRouter implements SessionRouter, SessionHolder {
   }
 
   async watch(id: SessionId, { signal, changed }: Watch): Promise<void> {
-    const watchers = this.#watchers.get(id) ?? new Set()
-    this.#watchers.set(id, watchers.add(changed))
+    const version = (await this.#options.store.load(id))?.record.version ?? 0
+    const watched = this.#watched.get(id) ?? { version, tell: new Set() }
+    watched.tell.add(changed)
+    this.#watched.set(id, watched)
     const deafen = this.#listen(id)
     signal.addEventListener('abort', () => {
       deafen()
-      watchers.delete(changed)
-      if (watchers.size === 0) this.#watchers.delete(id)
+      watched.tell.delete(changed)
+      if (watched.tell.size === 0) this.#watched.delete(id)
     })
   }
 
@@ -212,13 +213,13 @@ export class LocalRouter implements SessionRouter, SessionHolder {
       case 'followed':
         return this.#followers.supersede(news.stream)
       case 'changed':
-        return this.#tell(id)
+        return this.#tell(id, news.version)
       case 'ended':
         this.#followers.end(id)
         break
       case 'missed':
         this.#followers.wakeAll(id)
-        this.#tell(id)
+        await this.#lookAgain(id)
     }
     const runtime = await this.#held.get(id)?.runtime.catch(() => undefined)
     if (news.kind === 'grown') runtime?.heard(news.stream, news.last)
@@ -270,8 +271,7 @@ export class LocalRouter implements SessionRouter, SessionHolder {
       ...this.#options,
       id,
       stateOf: (other, principal) => this.stateOf(other, principal),
-      // Peers hear of it from the store, and this process with them.
-      changed: () => this.#peers === alone && this.#tell(id),
+      changed: (version) => this.#tell(id, version),
       grown: (stream) => followers.wake(stream),
       detach: (stream) => followers.detach(stream),
       hold: (stream) => {
@@ -286,8 +286,18 @@ export class LocalRouter implements SessionRouter, SessionHolder {
     }
   }
 
-  #tell(id: SessionId): void {
-    for (const changed of this.#watchers.get(id) ?? []) changed()
+  /** Tells of a version of the state, once. */
+  #tell(id: SessionId, version: number): void {
+    const watched = this.#watched.get(id)
+    if (watched === undefined || version <= watched.version) return
+    watched.version = version
+    for (const changed of watched.tell) changed()
+  }
+
+  async #lookAgain(id: SessionId): Promise<void> {
+    if (!this.#watched.has(id)) return
+    const loaded = await this.#options.store.load(id).catch(() => undefined)
+    if (loaded !== undefined) this.#tell(id, loaded.record.version)
   }
 }
 
@@ -295,6 +305,12 @@ export class LocalRouter implements SessionRouter, SessionHolder {
 interface Ear {
   users: number
   readonly stop: () => void
+}
+
+/** A session whose state is watched: its last version that was told of, and to whom. */
+interface Watched {
+  version: number
+  readonly tell: Set<() => void>
 }
 
 interface Held {

@@ -31,8 +31,8 @@ export type News =
   | { readonly kind: 'grown'; readonly stream: StreamId; readonly last: number }
   /** Another process follows `stream` now. */
   | { readonly kind: 'followed'; readonly stream: StreamId }
-  /** Another process has changed the session's state. */
-  | { readonly kind: 'changed' }
+  /** The session's state has another version. */
+  | { readonly kind: 'changed'; readonly version: number }
   | { readonly kind: 'ended' }
   /** There may have been news. */
   | { readonly kind: 'missed' }

@@ -68,6 +68,7 @@ export function createLocalApp(options: LocalAppOptions = {}): LocalApp {
     status,
     holder: router,
     secrets: () => Promise.resolve(options.secrets ?? ['the one of all local apps']),
+    limits: HTTP_LIMITS,
     isForAll: config.sessions === 'off',
   })
   const app = createApp({
