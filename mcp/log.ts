@@ -11,7 +11,7 @@ export type LogEvent =
   | { event: 'stream_reopened'; session: string; attempt: number }
   | { event: 'sdk_error'; session: string; message: string }
   | { event: 'request_failed'; message: string }
-  | { event: 'request_refused'; message: string }
+  | { event: 'request_refused'; why: string }
 
 export function createLog(write: (line: string) => void, instance: string): Log {
   return (event) => {

@@ -63,7 +63,7 @@ export class StatelessServer {
         legacy: isForAll ? 'stateless' : 'reject',
         bus: this.#subscriptions.bus,
         keepAliveMs,
-        onerror: ({ message }) => log({ event: 'request_refused', message }),
+        onerror: (error) => log({ event: 'request_refused', why: reasonOf(error) }),
       },
     )
   }
@@ -97,7 +97,8 @@ export class StatelessServer {
     const gone = (): void => transport.cancel(run)
     const answer = new DirectAnswer(message.id, { clock, keepAliveMs, ...limits, gone })
     const run = transport.receive(message, answer, authInfoOf(caller))
-    request.signal.addEventListener('abort', gone, { once: true })
+    if (request.signal.aborted) gone()
+    else request.signal.addEventListener('abort', gone, { once: true })
     return answer.response
   }
 
@@ -144,6 +145,12 @@ export class StatelessServer {
   #create(revisions: readonly string[]): McpServer {
     return createServer(this.#pack, this.#host, { revisions, notifier: this.#handler.notify })
   }
+}
+
+/** Why the SDK refuses, without what it quotes from the request: that may be a session id. */
+function reasonOf({ name, message }: Error): string {
+  const [, rule] = /^Rejected .* request \(([\w-]+)\)/.exec(message) ?? []
+  return rule ?? (name === 'Error' ? message : name)
 }
 
 /** To look at a tool's schema takes its time, and few objects of the edge serve them all. */
