@@ -294,6 +294,10 @@ describe('a notification', () => {
       instances(1),
     ])
     const before = await subscribed(a)
+    await until(
+      () => listenersTo(before.session),
+      (count) => count === 1,
+    )
     bus.cut()
     const meanwhile = await subscribed(a)
     const both = [before, meanwhile]
@@ -527,6 +531,13 @@ async function expectWhole(session: string, stream: StreamId, items: number): Pr
   )
   expect(differences(told, analysisTold(items))).toEqual([])
   expect(entries.filter(({ kind }) => kind === 'end')).toHaveLength(1)
+}
+
+/** How many instances hear of a session. */
+async function listenersTo(session: string): Promise<number> {
+  const channel = `mcp:{${session}}:session`
+  const reply = await redis.sendCommand(['PUBSUB', 'SHARDNUMSUB', channel])
+  return Number((reply as unknown as unknown[])[1])
 }
 
 async function nothingRuns(): Promise<void> {
