@@ -19,6 +19,7 @@ import {
   toolCall,
   until,
   type RpcReply,
+  type SseEvent,
 } from '../../support/mcp.ts'
 
 const n = slot('n', z.int().default(0))
@@ -395,6 +396,30 @@ describe('a call in trouble', () => {
     expect((await scene.finish()).result?.structuredContent).toEqual({ n: 0 })
   })
 
+  it('is followed on by its client when its stream could not be read for a while', async () => {
+    const { store, failNext } = createFlaky(createLocalStore({}))
+    const scene = await begin(
+      async (call, self) => {
+        await call.log('info', 'first')
+        await self.stop(call)
+        await call.log('info', 'second')
+        return {}
+      },
+      { store },
+    )
+    await scene.stopped
+    const events = scene.follow()
+    // The priming event, and what was said before.
+    for (const _ of [1, 2]) await events.next()
+    failNext('entries')
+    scene.wake()
+    const rest = await collect(events)
+    expect(rest.map(({ data }) => data)).toEqual([
+      expect.stringContaining('second'),
+      expect.stringContaining('"result"'),
+    ])
+  })
+
   it('goes on elsewhere, from what is left, if the store has lost its last entries', async () => {
     const { store, forget } = createForgetful()
     const scene = await begin(
@@ -555,6 +580,8 @@ interface Scene {
   /** Starts another instance. */
   start(instance: string, store?: SessionStore): LocalApp
   takeOver(app?: LocalApp): Promise<void>
+  /** The call's stream from its start, at `app`. */
+  follow(app?: LocalApp): AsyncGenerator<SseEvent>
   /** The call's reply, after `app` has gone on with it. */
   finish(app?: LocalApp): Promise<RpcReply>
   readonly log: () => Promise<readonly Entry[]>
@@ -608,12 +635,13 @@ async function begin(run: Run, options: SceneOptions = {}): Promise<Scene> {
     },
     start,
     takeOver,
+    async *follow(app = a) {
+      const headers = { ...GET_HEADERS, 'mcp-session-id': session, 'last-event-id': `${stream}.1` }
+      yield* readEvents(await app.fetch(new Request(`${BASE}/mcp`, { headers })))
+    },
     async finish(app = b) {
       if (app !== a) await takeOver(app)
-      const headers = { ...GET_HEADERS, 'mcp-session-id': session, 'last-event-id': `${stream}.1` }
-      const events = await collect(
-        readEvents(await app.fetch(new Request(`${BASE}/mcp`, { headers }))),
-      )
+      const events = await collect(scene.follow(app))
       return JSON.parse(events.at(-1)?.data ?? '') as RpcReply
     },
     log: read,
