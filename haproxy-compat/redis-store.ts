@@ -94,11 +94,9 @@ function pack(
   now: number,
   { ttlMs, replyRetentionMs }: RedisStoreOptions,
 ): string[] {
+  const usual = Math.max(replyRetentionMs, reply?.keepMs ?? 0)
   // A router is done with a request within seconds, and there is one for each call.
-  const keep =
-    reply?.attempt === undefined
-      ? replyRetentionMs
-      : Math.min(replyRetentionMs, ROUTER_RETENTION_MS)
+  const keep = reply?.attempt === undefined ? usual : Math.min(usual, ROUTER_RETENTION_MS)
   const text = (value: unknown): string => (value === undefined ? '' : JSON.stringify(value))
   const args = [ttlMs, now, now + replyRetentionMs].map(String)
   args.push(text(begin), text(change?.from), text(change?.state), text(settings))

@@ -36,7 +36,7 @@ export class DirectAnswer implements Hearer {
     this.#write(eventOf(message))
   }
 
-  replied(outcome: RpcOutcome): void {
+  replied(outcome: RpcOutcome, early: boolean): void {
     const message = respond(this.#id, outcome)
     if (this.#stream !== undefined) {
       this.#write(eventOf(message))
@@ -45,7 +45,7 @@ export class DirectAnswer implements Hearer {
       return
     }
     const isMissing = 'error' in outcome && outcome.error['code'] === MISSING_CAPABILITY
-    this.#resolve(json(JSON.stringify(message), isMissing ? 400 : 200))
+    this.#resolve(json(JSON.stringify(message), early || isMissing ? 400 : 200))
   }
 
   #open(): void {

@@ -87,7 +87,8 @@ export class StatelessServer {
       ? this.#call(request, message, caller)
       : this.#fetch(request, message, caller))
     const { refusal } = caller
-    return refusal === undefined ? response : json(refusal.body, refusal.status)
+    if (refusal === undefined) return response
+    return json(JSON.stringify({ ...JSON.parse(refusal.body), id: message.id }), refusal.status)
   }
 
   /** As the SDK's handler does, without a server, a connection and streams for each request. */

@@ -16,7 +16,7 @@ export class Subscriptions {
   readonly #holder: SessionHolder
   readonly #templates: readonly UriTemplate[]
   /** The URIs that are watched, each once. */
-  readonly #watches = new Map<string, { users: number; readonly stop: AbortController }>()
+  readonly #watches = new Map<string, UriWatch>()
 
   constructor(holder: SessionHolder, pack: Pack, relay: Relay | undefined) {
     this.#holder = holder
@@ -57,21 +57,35 @@ export class Subscriptions {
     const id = this.sessionIn(uri)
     if (id === undefined || (await this.#holder.stateOf(id, principal)) === undefined) return false
     const known = this.#watches.get(uri)
-    const watch = known ?? { users: 0, stop: new AbortController() }
-    this.#watches.set(uri, watch)
+    const watch = known ?? this.#begin(uri, id, principal)
     watch.users++
     const leave = (): void => {
       if (--watch.users > 0) return
-      this.#watches.delete(uri)
+      if (this.#watches.get(uri) === watch) this.#watches.delete(uri)
       watch.stop.abort()
     }
     signal.addEventListener('abort', leave, { once: true })
-    if (known === undefined) {
-      const changed = (): void => this.bus.publish({ kind: 'resource_updated', uri })
-      await this.#holder.watch(id, { principal, signal: watch.stop.signal, changed })
-    }
+    await watch.ready
     return true
   }
+
+  #begin(uri: string, id: SessionId, principal: Principal): UriWatch {
+    const stop = new AbortController()
+    const changed = (): void => this.bus.publish({ kind: 'resource_updated', uri })
+    const ready = this.#holder.watch(id, { principal, signal: stop.signal, changed })
+    const watch = { users: 0, stop, ready }
+    this.#watches.set(uri, watch)
+    // Who listens next tries anew.
+    ready.catch(() => this.#watches.get(uri) === watch && this.#watches.delete(uri))
+    return watch
+  }
+}
+
+interface UriWatch {
+  users: number
+  readonly stop: AbortController
+  /** Resolves when there is nothing any more that would not be heard. */
+  readonly ready: Promise<void>
 }
 
 /** Lists change for everybody, sessions for those who watch them. */

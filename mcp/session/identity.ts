@@ -5,7 +5,7 @@ import type { Reply } from './store.ts'
 import type { Tool } from './tool.ts'
 
 /** What makes a call the same call when it is sent again. */
-export type Identity = Pick<Reply, 'key' | 'fingerprint' | 'attempt'>
+export type Identity = Pick<Reply, 'key' | 'fingerprint' | 'attempt' | 'keepMs'>
 
 const META_KEY = 'dev.holdfast/idempotency-key'
 const MAX_KEY_LENGTH = 128

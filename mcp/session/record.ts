@@ -51,27 +51,31 @@ export function findReply(
   { replies }: StoredSession,
   key: string | undefined,
   now: number,
-  { replyRetentionMs }: RecordLimits,
+  limits: RecordLimits,
 ): Reply | undefined {
-  return replies.find((reply) => reply.key === key && reply.at > now - replyRetentionMs)
+  return replies.find((reply) => reply.key === key && !hasAged(reply, now, limits))
+}
+
+function hasAged(
+  { at, keepMs = 0 }: DatedReply,
+  now: number,
+  { replyRetentionMs }: RecordLimits,
+): boolean {
+  return at <= now - Math.max(keepMs, replyRetentionMs)
 }
 
 function nextReplies(
   replies: readonly DatedReply[],
   { reply, settled }: Commit,
   now: number,
-  { replyRetentionMs, maxReplies }: RecordLimits,
+  limits: RecordLimits,
 ): readonly DatedReply[] {
-  const kept = replies.filter(
-    ({ at, attempt }) =>
-      at > now - replyRetentionMs &&
-      !(
-        attempt !== undefined &&
-        attempt.sender === settled?.sender &&
-        attempt.number < settled.below
-      ),
-  )
-  return reply === undefined ? kept : [...kept, { ...reply, at: now }].slice(-maxReplies)
+  const kept = replies.filter((one) => {
+    const { attempt } = one
+    const isTheirs = attempt !== undefined && attempt.sender === settled?.sender
+    return !hasAged(one, now, limits) && !(isTheirs && attempt.number < settled.below)
+  })
+  return reply === undefined ? kept : [...kept, { ...reply, at: now }].slice(-limits.maxReplies)
 }
 
 function newSession(begin: NonNullable<Commit['begin']>, now: number): StoredSession {
@@ -121,6 +125,7 @@ const reply = z.object({
   key: z.string(),
   fingerprint: z.string(),
   attempt: z.object({ sender: z.string(), number: z.int() }).optional(),
+  keepMs: z.number().optional(),
   answer: z.discriminatedUnion('kind', [
     z.object({
       kind: z.literal('reply'),

@@ -37,10 +37,19 @@ export interface RoundRequest {
   readonly before: RoundState
   /** The client's answers, by the number of the operation that asked. */
   readonly answers: Readonly<Record<string, unknown>>
+  /** Whether the client has said that it can answer this. */
+  readonly canAsk: (question: Question) => boolean
   /** Sends a notification on the request's stream. */
   readonly say: (message: JSONRPCNotification) => Promise<void>
   /** The `input_required` result with which the client is asked. */
   readonly ask: (state: RoundState) => Promise<JsonObject>
+}
+
+/** Thrown into a tool that asks what its client can't answer. It may do without. */
+export class Unaskable extends Error {
+  constructor({ method }: Question) {
+    super(`Client does not support ${method.split('/')[0]}`)
+  }
 }
 
 type Change = (state: SessionState) => SessionState
@@ -97,6 +106,10 @@ export class Round implements Operator {
 
   /** The result to send; `undefined` if another commit came first. */
   async run(tool: (round: Round) => Promise<JsonObject>): Promise<JsonObject | undefined> {
+    const { signal } = this.#request
+    const gone = (): void => this.#stop.reject(signal.reason)
+    signal.addEventListener('abort', gone, { once: true })
+    this.#stop.promise.catch(() => undefined)
     const replied = tool(this).then((result) => ({ kind: 'replied', result }) as const)
     replied.catch(() => undefined)
     try {
@@ -105,9 +118,16 @@ export class Round implements Operator {
       if (this.#failure !== undefined) throw this.#failure
       if (end.kind === 'answered') return await this.#recorded(end.reply)
       if (end.kind === 'replied') this.#journal.end()
+      // What the tool still does besides is for the next round, if there is one.
+      this.#failure = new Error('Cannot go on: this round of the call is over')
       const result = end.kind === 'replied' ? end.result : await this.#request.ask(this.#state())
       return await this.#finish(result)
+    } catch (error) {
+      if (!(error instanceof Unaskable)) throw error
+      // The SDK refuses to ask this client, and nothing of the call stays.
+      return await this.#request.ask(this.#state())
     } finally {
+      signal.removeEventListener('abort', gone)
       this.#failure ??= new Error('Cannot go on: this round of the call is over')
       this.#staged.drop()
     }
@@ -172,14 +192,19 @@ export class Round implements Operator {
       return answer as JsonValue
     }
     this.#asked.set(op, question)
+    if (!this.#request.canAsk(question)) throw new Unaskable(question)
     // What the tool asks at the same time is asked together.
     this.#request.clock.timer(0, () => this.#stop.resolve({ kind: 'asks' }))
     return forever()
   }
 
-  #begin(what: string): Operation {
+  #mustGoOn(): void {
     this.#request.signal.throwIfAborted()
     if (this.#failure !== undefined) throw this.#failure
+  }
+
+  #begin(what: string): Operation {
+    this.#mustGoOn()
     try {
       return this.#journal.begin(what)
     } catch (error) {
@@ -195,6 +220,7 @@ export class Round implements Operator {
       return this.#staged.state ?? (await this.#load()).state
     }
     const session = this.#mustHave()
+    this.#mustGoOn()
     if (this.#staged.state !== undefined) {
       const state = this.#staged.replace(this.#changed(op, change, this.#staged.state))
       this.#note(op, 'update', {})
@@ -202,7 +228,8 @@ export class Round implements Operator {
     }
     const release = await session.turn()
     try {
-      this.#request.signal.throwIfAborted()
+      // What this has waited for may have been the end of its round.
+      this.#mustGoOn()
       const { state: before, version: from } = session.record
       const state = this.#changed(op, change, before)
       this.#staged.stage({ from, state }, release)
@@ -228,11 +255,12 @@ export class Round implements Operator {
     return loaded.record
   }
 
-  /** An effect outside the session is not for a call that was answered before. */
+  /** An effect outside the session is not for one that is over, nor for a call that was answered. */
   async #mustBeNew(): Promise<void> {
-    const { key } = this.#request.identity ?? {}
-    if (key === undefined || this.#memory.steps.size > 0) return
-    const reply = (await this.#session?.load(key))?.reply
+    if (this.#session === undefined || this.#memory.steps.size > 0) return
+    const loaded = await this.#session.load(this.#request.identity?.key)
+    if (loaded === undefined) throw this.#fail(sessionNotFound())
+    const { reply } = loaded
     if (reply === undefined) return
     this.#stop.resolve({ kind: 'answered', reply })
     await forever()
@@ -291,7 +319,7 @@ export class Round implements Operator {
   #state(): RoundState {
     const { call, round } = this.#request.before
     const asked = Object.fromEntries(this.#asked)
-    const state = { call, round: round + 1, did: this.#did, asked }
+    const state = { call, round: round + 1, did: [...this.#did], asked }
     if (JSON.stringify(state).length <= MAX_STATE_CHARS) return state
     const bound = `${MAX_STATE_CHARS} characters`
     throw new ServerError('journal_full', `Cannot ask: the call has recorded over ${bound}`)

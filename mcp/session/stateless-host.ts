@@ -4,6 +4,7 @@ import {
   inputRequired,
   LOG_LEVEL_META_KEY,
   type CallToolResult,
+  type ClientCapabilities,
   type InputRequests,
   type InputRequiredResult,
   type LoggingLevel,
@@ -21,7 +22,7 @@ import { refusalOf } from './refusal.ts'
 import { RequestStates, type Secrets } from './request-states.ts'
 import { REVISIONS } from './revisions.ts'
 import { createRoundCall, type RoundClient } from './round-call.ts'
-import { runRound, type RoundRequest, type RoundState } from './round.ts'
+import { runRound, Unaskable, type Question, type RoundRequest, type RoundState } from './round.ts'
 import type { Post, Refused, SessionHolder, Unserved } from './router.ts'
 import { refuseUnsafeKeys, resultOf, type ServerHost } from './server.ts'
 import type { JsonObject, SessionState } from './state.ts'
@@ -122,13 +123,13 @@ export class StatelessHost implements ServerHost {
   ): Promise<JsonObject | undefined> {
     const { holder, instance, clock, status } = this.#options
     const { principal, attempt } = callerOf(ctx).post
-    const request = await this.#requestOf(tool, input, ctx)
+    const request = await this.#requestOf(ctx)
     const client = clientOf(ctx)
     const act = async (call: Call): Promise<JsonObject> => {
       try {
         return resultOf(await tool.run(call, input))
       } catch (error) {
-        if (isServerError(error)) throw error
+        if (isServerError(error) || error instanceof Unaskable) throw error
         return failure(error instanceof Error ? error.message : String(error))
       }
     }
@@ -142,18 +143,19 @@ export class StatelessHost implements ServerHost {
     return runRound(undefined, request, (round) => act(createRoundCall(round, options)))
   }
 
-  async #requestOf(tool: Tool, input: JsonObject, ctx: ServerContext): Promise<RoundRequest> {
-    const { clock, pack } = this.#options
+  async #requestOf(ctx: ServerContext): Promise<RoundRequest> {
+    const { clock } = this.#options
     const caller = callerOf(ctx)
     const { mcpReq } = ctx
     const answers = mcpReq.inputResponses ?? {}
-    const identity = await identityOf(caller, { name: tool.name, input, answers }, pack.tools)
+    const identity = await identityOf(caller, answers, this.#options)
     return {
       clock,
       identity,
       before: caller.before ?? firstRound(identity),
       answers,
       signal: mcpReq.signal,
+      canAsk: (question) => canAsk(envelopeOf(ctx), question),
       say: ({ method, params }) => mcpReq.notify({ method, params }),
       ask: async (state) => {
         const requestState = await this.#states.sign(state, bindingOf(caller))
@@ -200,6 +202,14 @@ function firstRound(identity: Identity | undefined): RoundState {
   }
 }
 
+/** By what the client has said in the request; as the SDK sees it, which refuses the others. */
+function canAsk(envelope: Record<string, unknown> | undefined, { method }: Question): boolean {
+  const capabilities = envelope?.[CLIENT_CAPABILITIES_META_KEY] as ClientCapabilities | undefined
+  if (method === 'sampling/createMessage') return capabilities?.sampling !== undefined
+  const { elicitation } = capabilities ?? {}
+  return elicitation !== undefined && (!elicitation.url || elicitation.form !== undefined)
+}
+
 /** What must not change between the rounds of a call. */
 function bindingOf({ post, params }: Caller): string {
   return canonical([post.principal, params['name'], params['arguments'] ?? {}])
@@ -208,15 +218,18 @@ function bindingOf({ post, params }: Caller): string {
 /** The first round is told by its key, as any call; a later one by what it goes on with. */
 async function identityOf(
   { post, params, before }: Caller,
-  { name, input, answers }: { name: string; input: JsonObject; answers: object },
-  tools: readonly Tool[],
+  answers: object,
+  { pack, ttlMs }: StatelessHostOptions,
 ): Promise<Identity | undefined> {
+  const { session: _, ...input } = (params['arguments'] ?? {}) as JsonObject
   if (before === undefined) {
-    const request = { params: { ...params, name, arguments: input } }
-    return identify({ jsonrpc: '2.0', id: 0, method: 'tools/call', ...request }, post, tools)
+    const request = { method: 'tools/call', params: { ...params, arguments: input } }
+    return identify({ jsonrpc: '2.0', id: 0, ...request }, post, pack.tools)
   }
   const { call, round } = before
-  return { key: `round/${call}/${round}`, fingerprint: canonical([name, input, answers]) }
+  const fingerprint = canonical([params['name'], input, answers])
+  // For as long as its answers may come.
+  return { key: `round/${call}/${round}`, fingerprint, keepMs: ttlMs }
 }
 
 function failure(text: string): CallToolResult & JsonObject {

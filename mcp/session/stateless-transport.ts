@@ -13,7 +13,8 @@ import type { RpcOutcome } from './store.ts'
 /** Hears of one request. */
 export interface Hearer {
   said(message: JSONRPCNotification): void
-  replied(outcome: RpcOutcome): void
+  /** `early`: it was refused before anybody was asked to handle it. */
+  replied(outcome: RpcOutcome, early: boolean): void
 }
 
 const CLASSIFICATION = { era: 'modern', revision: STATELESS_REVISION } as const
@@ -25,6 +26,7 @@ const CLASSIFICATION = { era: 'modern', revision: STATELESS_REVISION } as const
 export class StatelessTransport extends PerRequestHTTPServerTransport {
   readonly #hearers = new Map<number, Hearer>()
   #runs = 0
+  #receiving = false
 
   constructor() {
     super({ classification: CLASSIFICATION })
@@ -38,7 +40,9 @@ export class StatelessTransport extends PerRequestHTTPServerTransport {
   receive(request: JSONRPCRequest, hearer: Hearer, authInfo: AuthInfo): number {
     const run = ++this.#runs
     this.#hearers.set(run, hearer)
+    this.#receiving = true
     this.onmessage?.({ ...request, id: run }, { classification: CLASSIFICATION, authInfo })
+    this.#receiving = false
     return run
   }
 
@@ -55,7 +59,7 @@ export class StatelessTransport extends PerRequestHTTPServerTransport {
       const run = Number(message.id)
       const hearer = this.#hearers.get(run)
       this.#hearers.delete(run)
-      hearer?.replied(outcomeOf(message))
+      hearer?.replied(outcomeOf(message), this.#receiving)
     } else if (!('id' in message)) {
       // What belongs to no request has nowhere to go.
       this.#hearers.get(Number(options?.relatedRequestId))?.said(message)

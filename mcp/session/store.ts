@@ -118,6 +118,8 @@ export interface Reply {
   readonly fingerprint: string
   /** Set when the key is a router's own. */
   readonly attempt?: { readonly sender: string; readonly number: number } | undefined
+  /** Kept so long, in milliseconds, if that is longer than others are. */
+  readonly keepMs?: number | undefined
   readonly answer: RecordedAnswer
 }
 

@@ -1,7 +1,7 @@
 import { parseConfig } from '../../mcp/config.ts'
 import { createApp } from '../../mcp/http/app.ts'
 import { HTTP_LIMITS } from '../../mcp/http/limits.ts'
-import { anonymous } from '../../mcp/http/principal.ts'
+import { anonymous, type Authenticate } from '../../mcp/http/principal.ts'
 import { StatelessServer } from '../../mcp/http/stateless.ts'
 import type { LogEvent } from '../../mcp/log.ts'
 import { systemClock, type Clock } from '../../mcp/session/clock.ts'
@@ -27,6 +27,7 @@ export interface LocalAppOptions {
   readonly store?: SessionStore
   readonly instance?: string
   readonly secrets?: readonly [string, ...string[]]
+  readonly authenticate?: Authenticate
   readonly peers?: Peers
   readonly maxLive?: number
   readonly liveIdleMs?: number
@@ -75,7 +76,7 @@ export function createLocalApp(options: LocalAppOptions = {}): LocalApp {
     ...config,
     router,
     stateless,
-    authenticate: anonymous,
+    authenticate: options.authenticate ?? anonymous,
     limits: HTTP_LIMITS,
     instance,
     clock,
