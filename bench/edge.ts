@@ -127,6 +127,7 @@ function createMiniflare({ name, objects }: Subject, bundle: Buffer): Miniflare 
     convertV4MiniflareOptions({
       modules: [{ type: 'ESModule', path: 'index.js', contents: bundle.toString() }],
       compatibilityDate,
+      compatibilityFlags: ['enable_request_signal', 'request_signal_passthrough'],
       bindings: { ALLOWED_HOSTS: 'localhost,127.0.0.1' },
       durableObjects: Object.fromEntries(
         objects.map(([binding, className]) => [binding, { className, useSQLite: true }]),

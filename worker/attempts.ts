@@ -10,11 +10,13 @@ export class Attempts {
   #sender: string | undefined
   #last = 0
 
-  async run<T>(act: (attempt: Attempt) => Promise<T>): Promise<T> {
+  /** `signal` is aborted when the client hangs up, and with it all that would run here. */
+  async run<T>(act: (attempt: Attempt) => Promise<T>, signal?: AbortSignal): Promise<T> {
     // Workers have no source of chance before their first request.
     this.#sender ??= randomText(9)
     const number = ++this.#last
     this.#open.add(number)
+    signal?.addEventListener('abort', () => this.#open.delete(number), { once: true })
     const [settled = number] = this.#open
     try {
       return await act({ sender: this.#sender, number, settled })

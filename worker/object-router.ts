@@ -82,7 +82,7 @@ export class ObjectRouter implements SessionRouter, SessionHolder {
       headers.set(ATTEMPT, JSON.stringify(attempt))
       const init = { method: 'POST', headers, body, signal: request.signal }
       return this.#call(object, (stub) => stub.fetch('https://object/mcp', init))
-    })
+    }, request.signal)
   }
 
   /** Whatever names a session that there could be has been forwarded. */
@@ -96,16 +96,16 @@ export class ObjectRouter implements SessionRouter, SessionHolder {
     return text === undefined ? undefined : parseState(text)
   }
 
-  async watch(id: SessionId, { principal, signal, changed }: Watch): Promise<void> {
+  async watch(id: SessionId, { principal, signal, changed, lost }: Watch): Promise<void> {
     const object = objectId(this.#options.sessions, id)
     if (object === undefined) return
     const headers = new Headers({ upgrade: 'websocket', [PRINCIPAL]: principal, [WATCH]: 'true' })
     const connection = await this.#connect(object, headers, undefined)
-    if (connection.kind !== 'connected') return
+    if (connection.kind !== 'connected') return lost()
     const told = this.#followed(object, headers, { connection, signal })
     void (async () => {
       for await (const _ of told) changed()
-    })().catch(() => undefined)
+    })().then(lost, lost)
   }
 
   async end(id: SessionId, principal: Principal): Promise<boolean> {

@@ -1,11 +1,13 @@
 import {
   createMcpHandler,
+  InMemoryServerEventBus,
   PROTOCOL_VERSION_META_KEY,
   type AuthInfo,
   type JSONRPCMessage,
   type JSONRPCRequest,
   type McpHttpHandler,
   type McpServer,
+  type ServerEventBus,
 } from '@modelcontextprotocol/server'
 import * as z from 'zod'
 import { HANDLE_HEADER, hasPlainHeaders, withHandles } from '../session/handles.ts'
@@ -50,22 +52,14 @@ export class StatelessServer {
   #connected: Promise<StatelessTransport> | undefined
 
   constructor(options: StatelessOptions) {
-    const { pack, holder, ttlMs, keepAliveMs, log, isForAll, relay } = options
+    const { pack, holder, ttlMs, relay } = options
     this.#options = options
     this.#pack = withHandles(pack, ttlMs)
     this.#tools = new Map(this.#pack.tools.map((tool) => [tool.name, { isPlain: lazily(tool) }]))
     this.#host = new StatelessHost(options)
     this.#forward = options.forward
     this.#subscriptions = new Subscriptions(holder, pack, relay)
-    this.#handler = createMcpHandler(
-      ({ era }) => this.#create(era === 'modern' ? [STATELESS_REVISION] : REVISIONS),
-      {
-        legacy: isForAll ? 'stateless' : 'reject',
-        bus: this.#subscriptions.bus,
-        keepAliveMs,
-        onerror: (error) => log({ event: 'request_refused', why: reasonOf(error) }),
-      },
-    )
+    this.#handler = this.#createHandler(this.#subscriptions.lists)
   }
 
   async serve(request: Request, post: Post): Promise<Response> {
@@ -116,12 +110,17 @@ export class StatelessServer {
     return this.#handler.fetch(request, { parsedBody, authInfo: authInfoOf(caller) })
   }
 
+  /** Each with a handler of its own: on the edge what one request has opened is not another's. */
   async #listen(request: Request, message: JSONRPCRequest, { post }: Caller): Promise<Response> {
-    const stop = new AbortController()
+    const [stop, bus] = [new AbortController(), new InMemoryServerEventBus()]
+    const handler = this.#createHandler(bus)
     const over = (): void => stop.abort()
+    const { principal } = post
+    const deaf = (): void => void handler.close()
     try {
-      const own = await this.#subscriptions.narrowed(message, post.principal, stop.signal)
-      return whenOver(await this.#fetch(request, own), over)
+      const listening = { principal, bus, signal: stop.signal, deaf }
+      const own = await this.#subscriptions.begin(message, listening)
+      return whenOver(await handler.fetch(request, { parsedBody: own }), over)
     } catch (error) {
       over()
       throw error
@@ -141,6 +140,19 @@ export class StatelessServer {
     if (!success) return undefined
     const { arguments: input, uri = '' } = data.params
     return (input?.session as SessionId | undefined) ?? this.#subscriptions.sessionIn(uri)
+  }
+
+  #createHandler(bus: ServerEventBus): McpHttpHandler {
+    const { isForAll, keepAliveMs, log } = this.#options
+    return createMcpHandler(
+      ({ era }) => this.#create(era === 'modern' ? [STATELESS_REVISION] : REVISIONS),
+      {
+        legacy: isForAll ? 'stateless' : 'reject',
+        bus,
+        keepAliveMs,
+        onerror: (error) => log({ event: 'request_refused', why: reasonOf(error) }),
+      },
+    )
   }
 
   #create(revisions: readonly string[]): McpServer {

@@ -5,40 +5,57 @@ import {
   type ServerEventBus,
 } from '@modelcontextprotocol/server'
 import * as z from 'zod'
+import { ServerError } from '../errors.ts'
 import type { Principal, SessionId } from '../session/ids.ts'
 import type { Relay } from '../session/peers.ts'
 import type { SessionHolder } from '../session/router.ts'
 import type { Pack } from '../session/tool.ts'
 
-/** Who listens here to changes of sessions, and what there is to hear. */
-export class Subscriptions {
+/** What one listener hears, and until when. */
+export interface Listening {
+  readonly principal: Principal
   readonly bus: ServerEventBus
+  readonly signal: AbortSignal
+  /** Called when there is something that it can't hear any more. */
+  readonly deaf: () => void
+}
+
+/** What there is to hear: lists that change for everybody, and one's own sessions. */
+export class Subscriptions {
+  /** Where changed lists are told. */
+  readonly lists: ServerEventBus
   readonly #holder: SessionHolder
   readonly #templates: readonly UriTemplate[]
-  /** The URIs that are watched, each once. */
-  readonly #watches = new Map<string, UriWatch>()
+  #listeners = 0
 
   constructor(holder: SessionHolder, pack: Pack, relay: Relay | undefined) {
     this.#holder = holder
-    this.bus = relay === undefined ? new InMemoryServerEventBus() : relayed(relay)
+    this.lists = relay === undefined ? new InMemoryServerEventBus() : relayed(relay)
     this.#templates = (pack.resources ?? []).map(({ template }) => new UriTemplate(template))
   }
 
   /**
-   * A `subscriptions/listen` request for what its caller may hear, until `signal`: of sessions only
-   * the caller's own. Of another's it is told as little as of one that never was.
+   * Has a listener hear what it asks for, and answers its request for what it may: of sessions only
+   * its own. Of another's it is told as little as of one that never was.
    */
-  async narrowed(
-    request: JSONRPCRequest,
-    principal: Principal,
-    signal: AbortSignal,
-  ): Promise<JSONRPCRequest> {
+  async begin(request: JSONRPCRequest, listening: Listening): Promise<JSONRPCRequest> {
+    const { bus, signal } = listening
+    if (this.#listeners >= MAX_LISTENERS) {
+      throw new ServerError('too_many_streams', 'Cannot listen: too many do')
+    }
+    this.#listeners++
+    const unsubscribe = this.lists.subscribe((event) => bus.publish(event))
+    const leave = (): void => {
+      this.#listeners--
+      unsubscribe()
+    }
+    signal.addEventListener('abort', leave, { once: true })
     const { success, data } = listenParams.safeParse(request.params)
     if (!success) return request
     const { resourceSubscriptions: uris = [], ...lists } = data.notifications
     const own: string[] = []
     for (const uri of new Set(uris.slice(0, MAX_URIS))) {
-      if (await this.#watch(uri, principal, signal)) own.push(uri)
+      if (await this.#watch(uri, listening)) own.push(uri)
     }
     const notifications = { ...lists, ...(own.length > 0 && { resourceSubscriptions: own }) }
     return { ...request, params: { ...request.params, notifications } }
@@ -53,42 +70,16 @@ export class Subscriptions {
     return undefined
   }
 
-  async #watch(uri: string, principal: Principal, signal: AbortSignal): Promise<boolean> {
+  async #watch(uri: string, { principal, bus, signal, deaf }: Listening): Promise<boolean> {
     const id = this.sessionIn(uri)
     if (id === undefined || (await this.#holder.stateOf(id, principal)) === undefined) return false
-    const known = this.#watches.get(uri)
-    const watch = known ?? this.#begin(uri, id, principal)
-    watch.users++
-    const leave = (): void => {
-      if (--watch.users > 0) return
-      if (this.#watches.get(uri) === watch) this.#watches.delete(uri)
-      watch.stop.abort()
-    }
-    signal.addEventListener('abort', leave, { once: true })
-    await watch.ready
+    const changed = (): void => bus.publish({ kind: 'resource_updated', uri })
+    await this.#holder.watch(id, { principal, signal, changed, lost: deaf })
     return true
   }
-
-  #begin(uri: string, id: SessionId, principal: Principal): UriWatch {
-    const stop = new AbortController()
-    const changed = (): void => this.bus.publish({ kind: 'resource_updated', uri })
-    const ready = this.#holder.watch(id, { principal, signal: stop.signal, changed })
-    const watch = { users: 0, stop, ready }
-    this.#watches.set(uri, watch)
-    // Who listens next tries anew.
-    ready.catch(() => this.#watches.get(uri) === watch && this.#watches.delete(uri))
-    return watch
-  }
 }
 
-interface UriWatch {
-  users: number
-  readonly stop: AbortController
-  /** Resolves when there is nothing any more that would not be heard. */
-  readonly ready: Promise<void>
-}
-
-/** Lists change for everybody, sessions for those who watch them. */
+/** Lists that change for all processes, by word of mouth. */
 function relayed(relay: Relay): ServerEventBus {
   const here = new InMemoryServerEventBus()
   relay.hear((word) => {
@@ -97,14 +88,12 @@ function relayed(relay: Relay): ServerEventBus {
   })
   return {
     subscribe: (hear) => here.subscribe(hear),
-    publish: (event) => {
-      if (event.kind === 'resource_updated') here.publish(event)
-      else relay.tell(event.kind)
-    },
+    publish: ({ kind }) => relay.tell(kind),
   }
 }
 
 const LISTS = ['tools_list_changed', 'prompts_list_changed', 'resources_list_changed'] as const
+const MAX_LISTENERS = 1024
 const MAX_URIS = 64
 
 const listenParams = z.looseObject({

@@ -42,6 +42,8 @@ export interface Watch {
   readonly principal: Principal
   readonly signal: AbortSignal
   readonly changed: () => void
+  /** Called if changes can't be told of any more. */
+  readonly lost: () => void
 }
 
 /** One POST, as it reaches a session's holder. Plain data: it crosses machines. */

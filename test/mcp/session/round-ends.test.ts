@@ -141,9 +141,9 @@ describe('a call that asks', () => {
 
   it('goes on without an answer, if its tool does, with a client that cannot be asked', async () => {
     const { a, session, state } = await createRounds(async (call) => {
-      const asked = await howMany(call).catch(String)
+      const asked = await howMany(call).then(JSON.stringify, String)
       await call.update(addOne)
-      return { asked: String(asked) }
+      return { asked }
     })
     const said = 'Error: Client does not support elicitation'
     expect(await replyTo(await a.fetch(askTool('run', { session })))).toMatchObject({
@@ -240,7 +240,7 @@ describe('who listens', () => {
     const second = listen()
     await until(
       async () => loads,
-      (count) => count === 3,
+      (count) => count >= 3,
     )
     gate.open()
     expect((await first).status).toBe(503)
