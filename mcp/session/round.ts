@@ -55,6 +55,7 @@ export class Unaskable extends Error {
 type Change = (state: SessionState) => SessionState
 type Stop = { readonly kind: 'asks' } | { readonly kind: 'answered'; readonly reply: Reply }
 
+const OVER = new Error('Cannot go on: this round of the call is over')
 // It comes back with each answer, so it had better be short.
 const MAX_STATE_CHARS = 64 * 1024
 
@@ -119,7 +120,7 @@ export class Round implements Operator {
       if (end.kind === 'answered') return await this.#recorded(end.reply)
       if (end.kind === 'replied') this.#journal.end()
       // What the tool still does besides is for the next round, if there is one.
-      this.#failure = new Error('Cannot go on: this round of the call is over')
+      this.#failure = OVER
       const result = end.kind === 'replied' ? end.result : await this.#request.ask(this.#state())
       return await this.#finish(result)
     } catch (error) {
@@ -128,7 +129,7 @@ export class Round implements Operator {
       return await this.#request.ask(this.#state())
     } finally {
       signal.removeEventListener('abort', gone)
-      this.#failure ??= new Error('Cannot go on: this round of the call is over')
+      this.#failure ??= OVER
       this.#staged.drop()
     }
   }
