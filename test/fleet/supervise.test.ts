@@ -44,9 +44,12 @@ describe('a fleet whose folder is removed', () => {
       () => openSession(fleet.fetch).catch(() => undefined),
       (id) => id !== undefined,
     )
-    expect(await callTool(fleet.fetch, anew ?? '', 'increment_counter')).toMatchObject({
-      counter: 1,
-    })
+    // The others may not have found it yet.
+    const raised = await until(
+      () => callTool(fleet.fetch, anew ?? '', 'increment_counter').catch(() => undefined),
+      (answer) => answer !== undefined,
+    )
+    expect(raised).toMatchObject({ counter: 1 })
 
     /** Waits until `fleet.json` is there again and tells of another process. */
     async function removeAndKill(name: string): Promise<void> {
