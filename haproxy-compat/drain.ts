@@ -7,7 +7,9 @@ const IDLE_CHECK_MS = 100
 
 export interface DrainOptions {
   readonly clock: Clock
-  readonly router: LocalRouter
+  readonly router: Pick<LocalRouter, 'idle'>
+  /** Lets go of streams that have no end of their own. */
+  readonly detach: () => void
   /** Has others go on with the calls that still run here. */
   readonly handOver: () => Promise<void> | undefined
   /** How long routers have to see that this instance is not ready. */
@@ -26,7 +28,8 @@ export interface Drain {
  * On SIGTERM: not ready, so that no router sends more; then running calls end, streams are let
  * go, and the process exits. A second SIGTERM, or calls that take too long, end it at once.
  */
-export function drainOnSigterm({ clock, router, handOver, drainMs, stopMs }: DrainOptions): Drain {
+export function drainOnSigterm(options: DrainOptions): Drain {
+  const { clock, router, detach, handOver, drainMs, stopMs } = options
   let draining = false
   let server: ServerType | undefined
 
@@ -37,7 +40,7 @@ export function drainOnSigterm({ clock, router, handOver, drainMs, stopMs }: Dra
     const http = server instanceof Server ? server : undefined
     setInterval(() => http?.closeIdleConnections(), IDLE_CHECK_MS)
     const ended = router.idle().then(() => {
-      router.detachAll()
+      detach()
       return closed
     })
     await Promise.race([ended, sleep(clock, stopMs)])

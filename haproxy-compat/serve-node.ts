@@ -1,6 +1,7 @@
 import { ServerResponse, type IncomingMessage } from 'node:http'
 import { flushCompileCache } from 'node:module'
-import { serve } from '@hono/node-server'
+import { serve, type ServerType } from '@hono/node-server'
+import type { Hono } from 'hono'
 import { parseConfig } from '../mcp/config.ts'
 import { createApp } from '../mcp/http/app.ts'
 import { HTTP_LIMITS } from '../mcp/http/limits.ts'
@@ -37,7 +38,11 @@ export async function serveNode(pack: Pack): Promise<void> {
     onQuiet: collectGarbage,
     ...(peers && { peers }),
   })
-  const drain = drainOnSigterm({ ...node, clock, router, handOver: () => peers?.stop() })
+  const detach = (): void => {
+    router.detachAll()
+    stateless.dismiss()
+  }
+  const drain = drainOnSigterm({ ...node, clock, router, detach, handOver: () => peers?.stop() })
   peers?.start(
     (call) => router.takeOver(call),
     () => !drain.isDraining(),
@@ -65,19 +70,22 @@ export async function serveNode(pack: Pack): Promise<void> {
     isDraining: drain.isDraining,
   })
 
-  const options = {
-    fetch: app.fetch,
-    hostname: host,
-    port,
-    serverOptions: { ServerResponse: WholeResponse },
-  }
-  drain.stop(
-    serve(options, (address) => {
-      console.log(`Holdfast ${instance} serves http://${host}:${address.port}/mcp`)
-      // Node does so when it exits, which one that is killed does not.
-      flushCompileCache()
-    }),
-  )
+  drain.stop(listen(app, { instance, host, port }))
+}
+
+interface Place {
+  readonly instance: string
+  readonly host: string
+  readonly port: number
+}
+
+function listen({ fetch }: Hono, { instance, host: hostname, port }: Place): ServerType {
+  const serverOptions = { ServerResponse: WholeResponse }
+  return serve({ fetch, hostname, port, serverOptions }, (address) => {
+    console.log(`Holdfast ${instance} serves http://${hostname}:${address.port}/mcp`)
+    // Node does so when it exits, which one that is killed does not.
+    flushCompileCache()
+  })
 }
 
 /**

@@ -48,6 +48,8 @@ export class StatelessServer {
   readonly #handler: McpHttpHandler
   readonly #subscriptions: Subscriptions
   readonly #forward: StatelessOptions['forward']
+  /** Each serves one listener. */
+  readonly #listening = new Set<McpHttpHandler>()
   readonly #tools: ReadonlyMap<string, { readonly isPlain: () => boolean }>
   #connected: Promise<StatelessTransport> | undefined
 
@@ -85,6 +87,11 @@ export class StatelessServer {
     return json(JSON.stringify({ ...JSON.parse(refusal.body), id: message.id }), refusal.status)
   }
 
+  /** Ends the streams of all listeners; they may listen elsewhere. */
+  dismiss(): void {
+    for (const handler of this.#listening) void handler.close()
+  }
+
   /** As the SDK's handler does, without a server, a connection and streams for each request. */
   async #call(request: Request, message: JSONRPCRequest, caller: Caller): Promise<Response> {
     const { clock, keepAliveMs, limits } = this.#options
@@ -114,7 +121,11 @@ export class StatelessServer {
   async #listen(request: Request, message: JSONRPCRequest, { post }: Caller): Promise<Response> {
     const [stop, bus] = [new AbortController(), new InMemoryServerEventBus()]
     const handler = this.#createHandler(bus)
-    const over = (): void => stop.abort()
+    this.#listening.add(handler)
+    const over = (): void => {
+      this.#listening.delete(handler)
+      stop.abort()
+    }
     const { principal } = post
     const deaf = (): void => void handler.close()
     try {

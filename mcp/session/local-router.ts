@@ -94,7 +94,7 @@ export class LocalRouter implements SessionRouter, SessionHolder {
     const existed = await this.#use(id, principal, async (runtime) => {
       this.#held.delete(id)
       const dropped = await this.#options.store.drop(id)
-      this.#followers.end(id)
+      this.#endStreams(id)
       await runtime.close()
       return dropped
     })
@@ -115,16 +115,16 @@ export class LocalRouter implements SessionRouter, SessionHolder {
     return record?.principal === principal ? record.state : undefined
   }
 
-  async watch(id: SessionId, { signal, changed }: Watch): Promise<void> {
+  async watch(id: SessionId, watch: Watch): Promise<void> {
     const version = (await this.#options.store.load(id))?.record.version ?? 0
-    const watched = this.#watched.get(id) ?? { version, tell: new Set() }
-    watched.tell.add(changed)
+    const watched = this.#watched.get(id) ?? { version, by: new Set() }
+    watched.by.add(watch)
     this.#watched.set(id, watched)
     const deafen = this.#listen(id)
-    signal.addEventListener('abort', () => {
+    watch.signal.addEventListener('abort', () => {
       deafen()
-      watched.tell.delete(changed)
-      if (watched.tell.size === 0) this.#watched.delete(id)
+      watched.by.delete(watch)
+      if (watched.by.size === 0) this.#watched.delete(id)
     })
   }
 
@@ -215,7 +215,7 @@ export class LocalRouter implements SessionRouter, SessionHolder {
       case 'changed':
         return this.#tell(id, news.version)
       case 'ended':
-        this.#followers.end(id)
+        this.#endStreams(id)
         break
       case 'missed':
         this.#followers.wakeAll(id)
@@ -286,12 +286,18 @@ export class LocalRouter implements SessionRouter, SessionHolder {
     }
   }
 
+  /** The session is over: there is nothing more to hear of it. */
+  #endStreams(id: SessionId): void {
+    this.#followers.end(id)
+    for (const { lost } of this.#watched.get(id)?.by ?? []) lost()
+  }
+
   /** Tells of a version of the state, once. */
   #tell(id: SessionId, version: number): void {
     const watched = this.#watched.get(id)
     if (watched === undefined || version <= watched.version) return
     watched.version = version
-    for (const changed of watched.tell) changed()
+    for (const { changed } of watched.by) changed()
   }
 
   async #lookAgain(id: SessionId): Promise<void> {
@@ -307,10 +313,10 @@ interface Ear {
   readonly stop: () => void
 }
 
-/** A session whose state is watched: its last version that was told of, and to whom. */
+/** A session whose state is watched: its last version that was told of, and who is told. */
 interface Watched {
   version: number
-  readonly tell: Set<() => void>
+  readonly by: Set<Watch>
 }
 
 interface Held {

@@ -3,11 +3,13 @@ import { ServerError, sessionNotFound } from '../errors.ts'
 import type { Operator } from './call.ts'
 import type { Clock } from './clock.ts'
 import { keyConflict, type Identity } from './identity.ts'
+import type { StreamId } from './ids.ts'
 import { Journal, messageOf, resultOf, valueOf, type Operation } from './journal.ts'
 import type { LiveSession } from './live-session.ts'
+import { outcomeOf } from './message.ts'
 import { StagedChange } from './staged-change.ts'
 import { freeze, type JsonObject, type JsonValue, type SessionState } from './state.ts'
-import type { Entry, Reply, Result } from './store.ts'
+import type { Entry, Reply, Result, RpcOutcome } from './store.ts'
 
 /** A question to the client, as an `input_required` result carries it. */
 export interface Question {
@@ -306,9 +308,9 @@ export class Round implements Operator {
   }
 
   /** The reply of a call that a client of a revision with sessions has begun, under the same key. */
-  async #told(stream: Parameters<LiveSession['entries']>[0]) {
+  async #told(stream: StreamId): Promise<RpcOutcome> {
     const last = (await this.#session?.entries(stream, 0))?.entries.at(-1)
-    if (last?.kind === 'end') return last.message as unknown as { result: JsonObject }
+    if (last?.kind === 'end' && !('method' in last.message)) return outcomeOf(last.message)
     const why = 'it still runs, on a stream of its session'
     throw new ServerError('call_interrupted', `Cannot answer call again: ${why}`)
   }

@@ -1,9 +1,7 @@
 /** Sessions by handle, while instances die, and while nobody knows where sessions are. */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { afterEach, describe, expect, it, onTestFinished } from 'vitest'
+import { afterEach, describe, expect, it } from 'vitest'
 import { everySecond, killAny } from '../support/chaos.ts'
+import { withoutAffinity } from '../support/affinity.ts'
 import { startFleet, type Fleet } from '../support/fleet.ts'
 import { openHandle, runTool } from '../support/stateless.ts'
 
@@ -77,14 +75,3 @@ describe('a fleet with stock clients of 2026-07-28', () => {
     expect(results.map(({ counter }) => counter)).toEqual(counters)
   }
 })
-
-/** The fleet's own configuration but for the stick table, in a file that lasts for the test. */
-function withoutAffinity(): string {
-  const text = readFileSync('haproxy-compat/haproxy.cfg', 'utf8')
-  const folder = mkdtempSync(join(tmpdir(), 'holdfast-chaos-'))
-  onTestFinished(() => rmSync(folder, { recursive: true }))
-  const file = join(folder, 'haproxy.cfg')
-  const kept = text.split('\n').filter((line) => !/^ *stick/.test(line))
-  writeFileSync(file, kept.join('\n').replaceAll('balance leastconn', 'balance roundrobin'))
-  return file
-}

@@ -2,10 +2,7 @@
  * Instances die, drain and are passed by, under load from clients that do nothing about it. `npm run
  * chaos` takes a minute for each kind of killing, `npm test` some seconds.
  */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { afterEach, describe, expect, it, onTestFinished } from 'vitest'
+import { afterEach, describe, expect, it } from 'vitest'
 import {
   everySecond,
   expectNoFault,
@@ -15,6 +12,7 @@ import {
   streamingLoad,
   underChaos,
 } from '../support/chaos.ts'
+import { withoutAffinity } from '../support/affinity.ts'
 import { startFleet, type Fleet } from '../support/fleet.ts'
 import { until } from '../support/mcp.ts'
 
@@ -108,15 +106,4 @@ async function reloadHaproxy(fleet: Fleet): Promise<void> {
   const old = await worker()
   process.kill(fleet.map().haproxy.pid ?? 0, 'SIGUSR2')
   await until(worker, (pid) => pid !== undefined && pid !== old)
-}
-
-/** The fleet's own configuration but for the stick table, in a file that lasts for the test. */
-function withoutAffinity(): string {
-  const text = readFileSync('haproxy-compat/haproxy.cfg', 'utf8')
-  const folder = mkdtempSync(join(tmpdir(), 'holdfast-chaos-'))
-  onTestFinished(() => rmSync(folder, { recursive: true }))
-  const file = join(folder, 'haproxy.cfg')
-  const kept = text.split('\n').filter((line) => !/^ *stick/.test(line))
-  writeFileSync(file, kept.join('\n').replaceAll('balance leastconn', 'balance roundrobin'))
-  return file
 }

@@ -1,8 +1,7 @@
 /** Clients of 2026-07-28 on the edge, over real sockets: they hang up, and objects are reset. */
-import { Client as ClientV1 } from '@modelcontextprotocol/sdk/client/index.js'
-import { StreamableHTTPClientTransport as TransportV1 } from '@modelcontextprotocol/sdk/client/streamableHttp.js'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
-import { callTool, openSession } from '../support/mcp.ts'
+import { connectWithoutSession } from '../support/client.ts'
+import { callTool, endSession, openSession } from '../support/mcp.ts'
 import { askTool, openHandle, replyTo, runTool } from '../support/stateless.ts'
 import { hangUpOnAll, hangUpOnAnalyses, KINDS } from './hang-ups.ts'
 import { overSockets, type Send } from './sockets.ts'
@@ -68,6 +67,13 @@ describe('who listens in the Worker', () => {
     }
   })
 
+  it('is let go when the session has ended', async () => {
+    const session = await openSession(send)
+    const ear = await listening(session)
+    await endSession(send, session)
+    await expect(ear.next()).rejects.toThrow('the stream has ended')
+  })
+
   it('gets none acknowledged but what is there', async () => {
     const own = summaryUri(await openHandle(send))
     const uris = [own, ...['0'.repeat(64), 'x', ''].map(summaryUri), 'file:///etc/passwd']
@@ -130,22 +136,13 @@ describe('a handle on the edge', () => {
   })
 
   it('is what a client of 2025-11-25 gets where SESSIONS=off', async () => {
-    const client = new ClientV1({ name: 'test', version: '0' })
-    const transport = new TransportV1(new URL(`${off.url}/mcp`))
-    await client.connect(transport)
-    onTestFinished(() => client.close())
-    expect(transport.sessionId).toBeUndefined()
-    const call = async (name: string, args = {}): Promise<Record<string, unknown>> =>
-      (await client.callTool({ name, arguments: args })).structuredContent as Record<
-        string,
-        unknown
-      >
-    const { session } = await call('open_session')
+    const call = await connectWithoutSession(`${off.url}/mcp`)
+    const { session } = (await call('open_session')) ?? {}
     const instances = new Set<unknown>()
     for (let counter = 1; counter <= 3; counter++) {
       const result = await call('increment_counter', { session })
-      expect(result['counter']).toBe(counter)
-      instances.add(result['instance'])
+      expect(result?.['counter']).toBe(counter)
+      instances.add(result?.['instance'])
       await reset(off)
     }
     expect(instances.size).toBe(3)

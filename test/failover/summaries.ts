@@ -42,6 +42,8 @@ export async function listenTo(fetch: Send, uris: readonly string[]): Promise<Ea
     acknowledged: params.notifications?.resourceSubscriptions ?? [],
     async next() {
       const told = await heard()
+      // Its result, after which it ends.
+      if (told.method === undefined) throw new Error('Cannot listen: the stream has ended')
       const isOurs = told.params._meta?.[`${META}/subscriptionId`] === 'listening'
       if (told.method === 'notifications/resources/updated' && isOurs) return told.params.uri ?? ''
       throw new Error(`Not a change: ${JSON.stringify(told)}`)

@@ -7,7 +7,7 @@ import { listenTo, summaryUri } from '../failover/summaries.ts'
 import { startFleet, type Fleet } from '../support/fleet.ts'
 import { until } from '../support/mcp.ts'
 import { startNode, type NodeInstance } from '../support/node.ts'
-import { startRedis, type RedisServer } from '../support/redis.ts'
+import { hearersOf, startRedis, type RedisServer } from '../support/redis.ts'
 import { ask, openHandle, runTool } from '../support/stateless.ts'
 
 // What is still running by then runs on: each call would take half a minute.
@@ -80,9 +80,8 @@ describe('a client that hangs up on an instance', () => {
 
   /** How many of the sessions somebody listens to. */
   async function heardOf(sessions: readonly string[]): Promise<number> {
-    const channels = sessions.map((session) => `mcp:{${session}}:session`)
-    const reply = await redis.sendCommand(['PUBSUB', 'SHARDNUMSUB', ...channels])
-    return (reply as unknown as unknown[]).filter((value) => Number(value) === 1).length
+    const counts = await Promise.all(sessions.map((session) => hearersOf(redis, session)))
+    return counts.filter((count) => count === 1).length
   }
 
   async function instance(): Promise<Omit<NodeInstance, 'fetch'> & { fetch: Send }> {

@@ -4,9 +4,9 @@ import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vites
 import { overSockets, type Send } from '../failover/sockets.ts'
 import { listenTo, summaryOf, summaryUri, type Ear } from '../failover/summaries.ts'
 import { startBus } from '../support/bus.ts'
-import { callTool, openSession, until } from '../support/mcp.ts'
+import { callTool, endSession, openSession, until } from '../support/mcp.ts'
 import { startNode, type NodeInstance } from '../support/node.ts'
-import { startRedis, type RedisServer } from '../support/redis.ts'
+import { hearersOf, startRedis, type RedisServer } from '../support/redis.ts'
 import { openHandle, runTool } from '../support/stateless.ts'
 
 const SESSION_SECRET = 'the same for all of them'
@@ -48,6 +48,26 @@ describe('who listens at one instance', () => {
     await b.kill('SIGKILL')
     await runTool(c.fetch, 'increment_counter', { session })
     await hears(ear, a.send, { session, counter: 2 })
+  })
+
+  it('is let go when its instance stops, which does not wait for it', async () => {
+    const a = await instance('a')
+    const ear = await listening(a.send, await openHandle(a.fetch))
+    const began = performance.now()
+    expect(await a.kill('SIGTERM')).toBe(0)
+    // STOP_SECONDS is 30.
+    expect(performance.now() - began).toBeLessThan(10_000)
+    await expect(ear.next()).rejects.toThrow('the stream has ended')
+  })
+
+  it('is let go when the session has ended, at whatever instance', async () => {
+    const [a, b] = await Promise.all([instance('a'), instance('b')])
+    for (const { fetch } of [a, b]) {
+      const session = await openSession(b.fetch)
+      const ear = await listening(a.send, session)
+      await endSession(fetch, session)
+      await expect(ear.next()).rejects.toThrow('the stream has ended')
+    }
   })
 
   it('is told of what it has missed, and of later changes, when news come through again', async () => {
@@ -99,10 +119,9 @@ async function listening(send: Send, session: string): Promise<Ear> {
   const ear = await listenTo(send, [summaryUri(session)])
   onTestFinished(() => ear.hangUp())
   expect(ear.acknowledged).toEqual([summaryUri(session)])
-  const channel = `mcp:{${session}}:session`
   await until(
-    () => redis.sendCommand(['PUBSUB', 'SHARDNUMSUB', channel]),
-    (reply) => Number((reply as unknown as unknown[])[1]) > 0,
+    () => hearersOf(redis, session),
+    (count) => count > 0,
   )
   return ear
 }

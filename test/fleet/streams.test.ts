@@ -35,7 +35,7 @@ import {
 } from '../support/mcp.ts'
 import { startNode, type NodeInstance } from '../support/node.ts'
 import { percentile } from '../support/percentile.ts'
-import { startRedis, type RedisServer } from '../support/redis.ts'
+import { hearersOf, startRedis, type RedisServer } from '../support/redis.ts'
 
 const SECRET = 'the same for all of them'
 const KEPT = { ttlMs: 1_800_000, replyRetentionMs: 300_000, now: Date.now }
@@ -295,7 +295,7 @@ describe('a notification', () => {
     ])
     const before = await subscribed(a)
     await until(
-      () => listenersTo(before.session),
+      () => hearersOf(redis, before.session),
       (count) => count === 1,
     )
     bus.cut()
@@ -531,13 +531,6 @@ async function expectWhole(session: string, stream: StreamId, items: number): Pr
   )
   expect(differences(told, analysisTold(items))).toEqual([])
   expect(entries.filter(({ kind }) => kind === 'end')).toHaveLength(1)
-}
-
-/** How many instances hear of a session. */
-async function listenersTo(session: string): Promise<number> {
-  const channel = `mcp:{${session}}:session`
-  const reply = await redis.sendCommand(['PUBSUB', 'SHARDNUMSUB', channel])
-  return Number((reply as unknown as unknown[])[1])
 }
 
 async function nothingRuns(): Promise<void> {

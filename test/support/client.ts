@@ -1,5 +1,7 @@
 import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client'
-import { onTestFinished } from 'vitest'
+import { Client as ClientV1 } from '@modelcontextprotocol/sdk/client/index.js'
+import { StreamableHTTPClientTransport as TransportV1 } from '@modelcontextprotocol/sdk/client/streamableHttp.js'
+import { expect, onTestFinished } from 'vitest'
 import { BASE, isStream, post, readEvents, toolCall, type Fetch, type SseEvent } from './mcp.ts'
 
 export interface Connected {
@@ -154,4 +156,17 @@ export function differences(
   return [
     `At ${first} of ${expected.length}, not "${expected[first]}": ${told.slice(first).join('; ')}`,
   ]
+}
+
+/** A v1 client of a server that gives it no session: calls tools, and answers their results. */
+export async function connectWithoutSession(url: string): Promise<Connected['call']> {
+  const client = new ClientV1({ name: 'test', version: '0' })
+  const transport = new TransportV1(new URL(url))
+  await client.connect(transport)
+  onTestFinished(() => client.close())
+  expect(transport.sessionId).toBeUndefined()
+  return async (name, args = {}) => {
+    const { structuredContent } = await client.callTool({ name, arguments: args })
+    return structuredContent as Record<string, unknown>
+  }
 }

@@ -82,6 +82,12 @@ export function send(fetch: Fetch, session: string, message: object): Promise<Re
   return fetch(post(JSON.stringify(message), { 'mcp-session-id': session }))
 }
 
+export async function endSession(fetch: Fetch, session: string): Promise<void> {
+  const headers = { 'mcp-session-id': session }
+  const { status } = await fetch(new Request(`${BASE}/mcp`, { method: 'DELETE', headers }))
+  if (status !== 200) throw new Error(`DELETE failed: HTTP ${status}`)
+}
+
 export async function openSession(fetch: Fetch): Promise<string> {
   const response = await fetch(post(JSON.stringify(initialize)))
   const session = response.headers.get('mcp-session-id')

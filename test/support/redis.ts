@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createClient } from '@redis/client'
+import { createClient, type RedisClientType } from '@redis/client'
 import { requireProgram } from '../../haproxy-compat/programs.ts'
 import { freePort } from './ports.ts'
 
@@ -34,4 +34,11 @@ export async function startRedis(): Promise<RedisServer> {
       rmSync(folder, { recursive: true, force: true })
     },
   }
+}
+
+/** How many processes hear news of a session. */
+export async function hearersOf(redis: RedisClientType, session: string): Promise<number> {
+  const channel = `mcp:{${session}}:session`
+  const counts = await redis.pubSubShardNumSub([channel])
+  return Number(counts[channel])
 }
