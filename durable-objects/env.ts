@@ -5,4 +5,6 @@ import type { SessionIndex } from './session-index.ts'
 export interface Env {
   readonly SESSION_OBJECTS: DurableObjectNamespace<SessionObject>
   readonly INDEX: DurableObjectNamespace<SessionIndex>
+  /** How fast one caller may open sessions; unset: only the index counts. */
+  readonly OPENING?: RateLimit
 }

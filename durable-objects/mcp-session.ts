@@ -1,8 +1,8 @@
 import { DurableObject } from 'cloudflare:workers'
 import * as z from 'zod'
 import { parseConfig } from '../mcp/config.ts'
-import { HTTP_LIMITS } from '../mcp/http/limits.ts'
-import { json } from '../mcp/http/responses.ts'
+import { tooManyStreams } from '../mcp/errors.ts'
+import { refuse } from '../mcp/http/responses.ts'
 import { StatelessServer } from '../mcp/http/stateless.ts'
 import { createLog, type Log } from '../mcp/log.ts'
 import { systemClock } from '../mcp/session/clock.ts'
@@ -23,7 +23,7 @@ import type { SessionRecord } from '../mcp/session/store.ts'
 import { locate } from '../mcp/session/streams.ts'
 import type { Pack } from '../mcp/session/tool.ts'
 import type { Env } from './env.ts'
-import { countSessions, edgeSecrets, reportSession } from './session-index.ts'
+import { admitSession, countSessions, edgeSecrets, reportSession } from './session-index.ts'
 import { createSqliteStore, type ObjectStore } from './sqlite-store.ts'
 import {
   ATTEMPT,
@@ -34,6 +34,7 @@ import {
   packEvent,
   PRINCIPAL,
   RECONNECT,
+  SOURCE,
   SUPERSEDED,
   WATCH,
 } from './wire.ts'
@@ -89,7 +90,7 @@ export abstract class SessionObject extends DurableObject<Env> {
     const answer = await runtime.deliver(post)
     // The answer to a call that goes on is its stream.
     if (!runtime.isIdle) this.ctx.waitUntil(runtime.idle())
-    if (this.#isReportDue(runtime)) this.ctx.waitUntil(this.#report())
+    if (this.#isReportDue(runtime)) this.ctx.waitUntil(this.#report(runtime))
     return answer
   }
 
@@ -115,6 +116,8 @@ export abstract class SessionObject extends DurableObject<Env> {
     const lastEventId = request.headers.get(LAST_EVENT_ID) ?? undefined
     if (request.headers.has(WATCH)) return this.#watch(runtime, lastEventId)
     try {
+      const { maxStreamsPerSession } = this.#config.limits
+      if (this.ctx.getWebSockets().length >= maxStreamsPerSession) throw tooManyStreams()
       const start = await locate(this.#store, this.#id, runtime.record, lastEventId)
       const { 0: client, 1: server } = new WebSocketPair()
       const taken = request.headers.has(RECONNECT) && this.#follower(start.stream) !== undefined
@@ -156,13 +159,12 @@ export abstract class SessionObject extends DurableObject<Env> {
   }
 
   async #find(principal: Principal): Promise<SessionRuntime | undefined> {
-    const loaded = await this.#store.load(this.#id)
-    return loaded?.record.principal === principal ? this.#restore() : undefined
+    const loaded = await this.#store.load(this.#id, { owner: principal })
+    return loaded && this.#restore()
   }
 
   async #stateOf(principal: Principal): Promise<SessionState | undefined> {
-    const record = (await this.#store.load(this.#id))?.record
-    return record?.principal === principal ? record.state : undefined
+    return (await this.#store.load(this.#id, { owner: principal }))?.record.state
   }
 
   #restore(): Promise<SessionRuntime | undefined> {
@@ -186,7 +188,7 @@ export abstract class SessionObject extends DurableObject<Env> {
     for (const socket of this.ctx.getWebSockets()) socket.close(ENDED)
     await runtime?.close()
     this.#log({ event: 'session_ended', session: this.#id, why })
-    await reportSession(this.env.INDEX, this.#id, 0)
+    if (runtime !== undefined) await this.#tellIndex(runtime, 0)
   }
 
   /** Sends a stream's new entries to whoever follows it. */
@@ -206,35 +208,34 @@ export abstract class SessionObject extends DurableObject<Env> {
     const { headers } = request
     const post: Post = {
       principal: headers.get(PRINCIPAL) as Principal,
+      source: headers.get(SOURCE) ?? undefined,
       body: await request.text(),
       idempotencyKey: headers.get('idempotency-key') ?? undefined,
       attempt: attempt.parse(JSON.parse(headers.get(ATTEMPT) ?? '')),
     }
     this.#stateless ??= this.#createStateless()
-    return this.#stateless.serve(request, post).catch((error: unknown) => {
-      const refused = refusalOf(error, this.#log)
-      if (refused.kind === 'gone') return new Response(null, { status: 404 })
-      return json(refused.body, refused.status)
-    })
+    return this.#stateless.serve(request, post).catch((error: unknown) => refuse(error, this.#log))
   }
 
   #createStateless(): StatelessServer {
     const options = this.#options()
-    const { sessions, ttlMs, keepAliveMs } = this.#config
+    const { sessions, ttlMs, keepAliveMs, limits } = this.#config
     return new StatelessServer({
       ...options,
       ttlMs,
       keepAliveMs,
-      limits: HTTP_LIMITS,
+      limits,
       isForAll: sessions === 'off',
       secrets: edgeSecrets(this.env.INDEX),
       holder: {
-        open: async (post) =>
-          this.env.SESSION_OBJECTS.get(this.env.SESSION_OBJECTS.newUniqueId()).open(post),
+        open: async (post) => {
+          const object = await newSession(this.env, post)
+          return this.env.SESSION_OBJECTS.get(object).open(post)
+        },
         round: async (id, principal, round) => {
           const runtime = id === this.#id ? await this.#find(principal) : undefined
           const result = await runtime?.round(round)
-          if (runtime && this.#isReportDue(runtime)) this.ctx.waitUntil(this.#report())
+          if (runtime && this.#isReportDue(runtime)) this.ctx.waitUntil(this.#report(runtime))
           return result
         },
         stateOf: options.stateOf,
@@ -273,15 +274,20 @@ export abstract class SessionObject extends DurableObject<Env> {
   }
 
   #isReportDue({ record }: SessionRuntime): boolean {
-    return record.version > 0 && Date.now() - this.#reportedAt >= TOUCH_MS
+    const isCounted = record.version > 0 || record.source !== undefined
+    return isCounted && Date.now() - this.#reportedAt >= TOUCH_MS
   }
 
-  /** Tells the index that this session has state. */
-  async #report(): Promise<void> {
+  /** Tells the index that this session lives. */
+  async #report(runtime: SessionRuntime): Promise<void> {
     this.#reportedAt = Date.now()
-    const expiresAt = this.#reportedAt + this.#config.ttlMs + TOUCH_MS
     // It only counts: what is lost here is told again in a minute.
-    await reportSession(this.env.INDEX, this.#id, expiresAt).catch(() => undefined)
+    const told = this.#tellIndex(runtime, this.#reportedAt + this.#config.ttlMs + TOUCH_MS)
+    await told.catch(() => undefined)
+  }
+
+  #tellIndex({ record: { source, version } }: SessionRuntime, expiresAt: number): Promise<void> {
+    return reportSession(this.env.INDEX, { id: this.#id, source, version }, expiresAt)
   }
 
   #options(): RuntimeOptions {
@@ -315,13 +321,22 @@ function versionEvent({ version }: SessionRecord): { readonly id: string; readon
   return { id: `${STATE}.${version}`, data: '' }
 }
 
+/** The object of a session that is about to begin. Throws `too_many_sessions`. */
+export async function newSession(env: Env, post: Post): Promise<DurableObjectId> {
+  const object = env.SESSION_OBJECTS.newUniqueId()
+  await admitSession(env, object.toString(), post.source ?? post.principal)
+  return object
+}
+
 /** The object of session `id`; `undefined`, with nothing woken, for an id that was not minted. */
 export function objectId(
   sessions: Env['SESSION_OBJECTS'],
   id: string,
 ): DurableObjectId | undefined {
   try {
-    return sessions.idFromString(id)
+    const object = sessions.idFromString(id)
+    // It takes capitals as well. A session has one name.
+    return object.toString() === id ? object : undefined
   } catch {
     return undefined
   }

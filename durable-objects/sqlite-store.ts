@@ -3,6 +3,7 @@ import type { SessionId, StreamId } from '../mcp/session/ids.ts'
 import {
   applyCommit,
   findReply,
+  isOwnedBy,
   packSession,
   unpackSession,
   type RecordLimits,
@@ -10,6 +11,7 @@ import {
 } from '../mcp/session/record.ts'
 import type {
   Append,
+  Asked,
   Commit,
   CommitOutcome,
   Loaded,
@@ -91,9 +93,9 @@ class SqliteStore implements ObjectStore {
     this.#seenAt = this.#session?.seenAt ?? 0
   }
 
-  async load(_id: SessionId, key?: string): Promise<Loaded | undefined> {
+  async load(_id: SessionId, { key, owner }: Asked = {}): Promise<Loaded | undefined> {
     const session = this.#current()
-    if (session === undefined) return undefined
+    if (session === undefined || !isOwnedBy(session, owner)) return undefined
     this.#seenAt = this.#options.now()
     this.#write(session, [])
     return { record: session, reply: findReply(session, key, this.#seenAt, this.#options) }

@@ -5,6 +5,8 @@
 
 // Request headers of the upgrade.
 export const PRINCIPAL = 'holdfast-principal'
+/** Whose share of sessions a new one is of. */
+export const SOURCE = 'holdfast-source'
 export const LAST_EVENT_ID = 'last-event-id'
 /** Set by a Worker that comes back by itself: a client that came in between goes first. */
 export const RECONNECT = 'holdfast-reconnect'

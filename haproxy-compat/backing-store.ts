@@ -3,7 +3,7 @@ import type { Config } from '../mcp/config.ts'
 import type { Clock } from '../mcp/session/clock.ts'
 import { createMemoryStore } from '../mcp/session/memory-store.ts'
 import type { SessionStore } from '../mcp/session/store.ts'
-import { takeCensus } from './census.ts'
+import { createLocalCensus, createRedisCensus, type CountingCensus } from './census.ts'
 import { createDeadline } from './deadline.ts'
 import { RedisPeers } from './redis-peers.ts'
 import type { RedisScripts } from './redis-scripts.ts'
@@ -11,14 +11,13 @@ import { createRedisStore } from './redis-store.ts'
 
 export interface BackingStore {
   readonly store: SessionStore
-  /** Sessions that have state. */
-  readonly count: () => Promise<number>
+  readonly census: CountingCensus
   readonly ping: () => Promise<boolean>
   /** Unset: no other process shares the store. */
   readonly peers?: RedisPeers
 }
 
-export interface BackingStoreOptions extends Pick<Config, 'ttlMs' | 'record'> {
+export interface BackingStoreOptions extends Pick<Config, 'ttlMs' | 'record' | 'limits'> {
   /** Unset: sessions are kept in this process. */
   readonly redisUrl: string | undefined
   readonly clock: Clock
@@ -33,35 +32,36 @@ const RECONNECT_MS = 100
 const PING_MS = 1000
 
 export async function openStore(options: BackingStoreOptions): Promise<BackingStore> {
-  const { redisUrl, ttlMs, record, clock } = options
+  const { redisUrl, ttlMs, record, limits, clock } = options
   const now = (): number => clock.now()
-  const census = { ttlMs, now, touchMs: TOUCH_MS }
+  const counting = { ttlMs, now, limits, touchMs: TOUCH_MS }
   if (redisUrl === undefined) {
     const store = createMemoryStore({ ...record, ttlMs, now, standaloneTail: STANDALONE_TAIL })
-    const set = new Map<string, number>()
-    const counted = takeCensus(store, memorySet(set), census)
-    return { store: counted.store, count: counted.count, ping: () => Promise.resolve(true) }
+    return { store, census: createLocalCensus(counting), ping: () => Promise.resolve(true) }
   }
 
-  const socket = { connectTimeout: COMMAND_MS, reconnectStrategy: RECONNECT_MS }
-  const redis: RedisClientType = createClient({
+  const connection = {
     url: redisUrl,
+    socket: { connectTimeout: COMMAND_MS, reconnectStrategy: RECONNECT_MS },
+    // Its user may run what is needed, which these are not.
+    disableClientInfo: true,
+    maintNotifications: 'disabled',
+  } as const
+  const redis: RedisClientType = createClient({
+    ...connection,
     // What can't be sent now fails now: a call must not wait for a store that is away.
     disableOfflineQueue: true,
     // The client's own watches each command with a timer, and only until it is sent.
     commandOptions: { timeout: 0 },
-    socket,
   })
-  const subscriber = createClient({ url: redisUrl, pingInterval: PING_MS, socket })
+  const subscriber = createClient({ ...connection, pingInterval: PING_MS })
   // Each loss of a connection is an event; the commands that fail of it say so themselves.
   for (const client of [redis, subscriber]) client.on('error', () => undefined)
   await Promise.all([redis.connect(), subscriber.connect()])
   const timed = withDeadline(redis)
-  const store = createRedisStore(timed, { ...record, ttlMs, now })
-  const counted = takeCensus(store, timed, census)
   return {
-    store: counted.store,
-    count: counted.count,
+    store: createRedisStore(timed, { ...record, ttlMs, now }),
+    census: createRedisCensus(timed, counting),
     peers: new RedisPeers(timed, subscriber, clock),
     ping: () =>
       timed.ping().then(
@@ -84,17 +84,6 @@ function withDeadline(redis: RedisClientType) {
     zRemRangeByScore: (key: string, min: string, max: number) =>
       within(redis.zRemRangeByScore(key, min, max)),
     zCard: (key: string) => within(redis.zCard(key)),
-  }
-}
-
-/** A sorted set as Redis has it, in this process. */
-function memorySet(set: Map<string, number>): Parameters<typeof takeCensus>[1] {
-  return {
-    zAdd: async (_key, { score, value }) => set.set(value, score),
-    zRem: async (_key, member) => set.delete(member),
-    async zRemRangeByScore(_key, _min, max) {
-      for (const [member, score] of set) if (score <= max) set.delete(member)
-    },
-    zCard: async () => set.size,
+    pExpire: (key: string, ms: number) => within(redis.pExpire(key, ms)),
   }
 }

@@ -1,76 +1,128 @@
+import { storeAway } from '../mcp/errors.ts'
+import type { Limits } from '../mcp/limits.ts'
+import { Admission, pace, tooManySessions, type Census } from '../mcp/session/census.ts'
 import type { SessionId } from '../mcp/session/ids.ts'
-import type { SessionStore } from '../mcp/session/store.ts'
+import type { SessionRecord } from '../mcp/session/store.ts'
+import { readScript, runScript, type RedisScripts } from './redis-scripts.ts'
 
-//   mcp:sessions   sorted set   ids of the sessions that have state, by when they expire
+//   mcp:sessions                       sorted set   ids of the sessions that have state, by when they expire
+//   mcp:source:{<source>}:sessions     sorted set   ids of the sessions that a source has opened, likewise
+//   mcp:source:{<source>}:due          when its next one would be due, if they came evenly
 const SESSIONS = 'mcp:sessions'
+const openedKey = (source: string): string => `mcp:source:{${source}}:sessions`
+const dueKey = (source: string): string => `mcp:source:{${source}}:due`
+
+const ADMIT = readScript('admit.lua')
 
 /** What the census needs of a Redis client. */
-export interface RedisSortedSet {
+export interface RedisSortedSets extends RedisScripts {
   zAdd(key: string, member: { score: number; value: string }): Promise<unknown>
   zRem(key: string, member: string): Promise<unknown>
   zRemRangeByScore(key: string, min: string, max: number): Promise<unknown>
   zCard(key: string): Promise<number>
+  pExpire(key: string, ms: number): Promise<unknown>
 }
 
 export interface CensusOptions {
   readonly ttlMs: number
   readonly now: () => number
-  /** A session is put on record at most this often: its entry may end this much too late. */
+  /** A use is put on record at most this often: a session is counted this much too long. */
   readonly touchMs: number
+  readonly limits: Pick<Limits, 'maxSessionsPerCaller' | 'sessionsPerMinute'>
 }
 
-export interface Census {
-  readonly store: SessionStore
+export interface CountingCensus extends Census {
   /** The sessions that have state, on all instances. */
-  readonly count: () => Promise<number>
+  count(): Promise<number>
 }
 
-/**
- * Counts sessions for the status tools: apart from the commits, and never in a call's way. What a
- * lost command leaves wrong, the session's next use or its expiry mends.
- */
-export function takeCensus(
-  store: SessionStore,
-  redis: RedisSortedSet,
-  { ttlMs, now, touchMs }: CensusOptions,
-): Census {
-  const recorded = new Map<SessionId, number>()
+/** For all instances that share a Redis. What a lost command leaves wrong, the next use mends. */
+export function createRedisCensus(redis: RedisSortedSets, options: CensusOptions): CountingCensus {
+  const { ttlMs, touchMs, now, limits } = options
+  const isDue = atMostEvery(touchMs, now)
+  const countedMs = ttlMs + touchMs
+  const { intervalMs, toleranceMs } = pace(limits)
 
-  function seen(id: SessionId): void {
-    if (now() - (recorded.get(id) ?? 0) < touchMs) return
-    recorded.delete(id)
-    recorded.set(id, now())
-    // The oldest come first; one that has not been seen for long is recorded anew anyway.
-    for (const [old, at] of recorded) {
-      if (now() - at < touchMs) break
-      recorded.delete(old)
-    }
-    const entry = { score: now() + ttlMs + touchMs, value: id }
-    redis.zAdd(SESSIONS, entry).catch(() => recorded.delete(id))
+  async function touch(id: SessionId, { version, source }: SessionRecord): Promise<void> {
+    const entry = { score: now() + countedMs, value: id }
+    if (version > 0) await redis.zAdd(SESSIONS, entry)
+    if (source === undefined) return
+    await redis.zAdd(openedKey(source), entry)
+    await redis.pExpire(openedKey(source), countedMs)
+  }
+
+  async function untouch(id: SessionId, source: string | undefined): Promise<void> {
+    await redis.zRem(SESSIONS, id)
+    if (source !== undefined) await redis.zRem(openedKey(source), id)
   }
 
   return {
-    store: {
-      ...store,
-      async load(id, key) {
-        const loaded = await store.load(id, key)
-        if (loaded !== undefined && loaded.record.version > 0) seen(id)
-        return loaded
-      },
-      async commit(id, commit) {
-        const outcome = await store.commit(id, commit)
-        if (outcome.kind === 'committed' && outcome.version > 0) seen(id)
-        return outcome
-      },
-      async drop(id) {
-        recorded.delete(id)
-        redis.zRem(SESSIONS, id).catch(() => undefined)
-        return store.drop(id)
-      },
+    async admit(id, source) {
+      const keys = [openedKey(source), dueKey(source)]
+      const numbers = [countedMs, limits.maxSessionsPerCaller, intervalMs, toleranceMs]
+      const admitted = runScript(redis, ADMIT, keys, [id, ...numbers.map(String)])
+      const answer = await admitted.catch((error: unknown) => {
+        throw storeAway(error)
+      })
+      if (answer !== 1) throw tooManySessions()
+    },
+    seen(id, record) {
+      if (isDue(id, record)) touch(id, record).catch(() => isDue.forget(id))
+    },
+    ended(id, source) {
+      isDue.forget(id)
+      untouch(id, source).catch(() => undefined)
     },
     async count() {
       await redis.zRemRangeByScore(SESSIONS, '-inf', now())
       return redis.zCard(SESSIONS)
     },
   }
+}
+
+/** For one process alone. */
+export function createLocalCensus({ ttlMs, now, limits }: CensusOptions): CountingCensus {
+  const withState = new Admission()
+  const sources = new Map<string, Admission>()
+
+  return {
+    async admit(id, source) {
+      for (const [name, opened] of sources) if (opened.isOver(now())) sources.delete(name)
+      const opened = sources.get(source) ?? new Admission()
+      sources.set(source, opened)
+      if (!opened.admit(id, now(), now() + ttlMs, limits)) throw tooManySessions()
+    },
+    seen(id, { source, version }) {
+      if (version > 0) withState.report(id, now() + ttlMs)
+      if (source !== undefined) sources.get(source)?.report(id, now() + ttlMs)
+    },
+    ended(id, source) {
+      withState.report(id, 0)
+      if (source !== undefined) sources.get(source)?.report(id, 0)
+    },
+    count: async () => withState.alive(now()).length,
+  }
+}
+
+/**
+ * Whether a use is to be put on record. A session's first change is, however soon it comes: from
+ * then on it has state.
+ */
+function atMostEvery(ms: number, now: () => number) {
+  const recorded = new Map<SessionId, { readonly at: number; readonly hasState: boolean }>()
+
+  function isDue(id: SessionId, { version }: SessionRecord): boolean {
+    const hasState = version > 0
+    const last = recorded.get(id)
+    if (last !== undefined && now() - last.at < ms && last.hasState === hasState) return false
+    recorded.delete(id)
+    recorded.set(id, { at: now(), hasState })
+    // The oldest come first; one that has not been seen for long is recorded anew anyway.
+    for (const [old, { at }] of recorded) {
+      if (now() - at < ms) break
+      recorded.delete(old)
+    }
+    return true
+  }
+  return Object.assign(isDue, { forget: (id: SessionId) => void recorded.delete(id) })
 }

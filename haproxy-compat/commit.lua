@@ -4,13 +4,14 @@
 --   ARGV[1]  time to live in ms      ARGV[2]  now in ms     ARGV[3]  until when an ended stream is kept
 --   ARGV[4]  begin                   ARGV[5]  the version that is changed     ARGV[6]  the new state
 --   ARGV[7]  settings                ARGV[8]  a reply's field     ARGV[9]  until when it is kept
---   ARGV[10] the reply               ARGV[11] and on: for each stream its id, the place of the first entry,
---                                    'begins', 'ends', both or '', how many entries, and these
+--   ARGV[10] the reply               ARGV[11] how many replies and ended streams are kept
+--   ARGV[12] and on: for each stream its id, the place of the first entry, 'begins', 'ends', both or '',
+--            how many entries, and these
 local session, ages = KEYS[1], KEYS[2]
 local begin, from, reply = ARGV[4], ARGV[5], ARGV[8]
 
 local appends = {}
-local at = 11
+local at = 12
 while at <= #ARGV do
   local count = tonumber(ARGV[at + 3])
   appends[#appends + 1] = { stream = ARGV[at], place = tonumber(ARGV[at + 1]), mark = ARGV[at + 2], first = at + 4, count = count }
@@ -74,9 +75,9 @@ for _, part in ipairs(appends) do
   grown = grown + place
 end
 
--- What has aged goes in passing, some with each sixteenth commit.
-if (version + grown) % 16 == 0 then
-  local gone = redis.call('ZRANGE', ages, '-inf', ARGV[2], 'BYSCORE', 'LIMIT', 0, 64)
+-- What has aged goes in passing, some with each sixteenth commit; and if there is too much, what ages next.
+local function forget(latest, count)
+  local gone = redis.call('ZRANGE', ages, '-inf', latest, 'BYSCORE', 'LIMIT', 0, count)
   for _, field in ipairs(gone) do
     local stream = string.match(field, '^stream:(.*)')
     if stream then
@@ -88,6 +89,11 @@ if (version + grown) % 16 == 0 then
     redis.call('HDEL', session, unpack(gone))
     redis.call('ZREM', ages, unpack(gone))
   end
+end
+if (version + grown) % 16 == 0 then
+  forget(ARGV[2], 64)
+  local over = redis.call('ZCARD', ages) - ARGV[11]
+  if over > 0 then forget('(+inf', math.min(over, 64)) end
 end
 redis.call('PEXPIRE', session, ARGV[1])
 redis.call('PEXPIRE', ages, ARGV[1])

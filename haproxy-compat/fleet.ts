@@ -3,7 +3,7 @@
  * instances, HAProxy. While it runs, `.fleet/fleet.json` says what runs where. What dies is started
  * again; Ctrl-C stops all.
  */
-import { randomBytes } from 'node:crypto'
+import { createHash, randomBytes } from 'node:crypto'
 import {
   existsSync,
   mkdirSync,
@@ -32,7 +32,7 @@ type Settings = z.output<typeof schema>
 const schema = z.object({
   /** HAProxy is 80 above it, its statistics 404, the instances 1 to 3, Redis 5, HAProxy's peer 6. */
   FLEET_PORT_BASE: z.coerce.number().int().min(1024).max(65_000).default(8000),
-  /** For logs, Redis' data, the secret of the session ids, and `fleet.json`. */
+  /** For logs, Redis' data, the secrets, and `fleet.json`. */
   FLEET_DIR: z.string().default('.fleet'),
   HAPROXY_CONFIG: z.string().default(here('haproxy.cfg')),
   /** What an instance runs. */
@@ -47,14 +47,19 @@ try {
 }
 
 async function run(settings: Settings): Promise<void> {
+  // Others may have accounts on this machine: what is written here, by any of the programs, is not theirs.
+  process.umask(0o077)
   const ports = portsFrom(settings.FLEET_PORT_BASE)
   for (const program of ['redis-server', 'haproxy'] as const) requireProgram(program)
   for (const port of Object.values(ports).flat()) await requireFree(port)
 
   const folder = resolve(settings.FLEET_DIR)
-  // A socket's path may not be long, and the folder's may be.
-  const sockets = mkdtempSync(join(tmpdir(), 'fleet-'))
-  const socket = join(sockets, 'haproxy')
+  // A socket's path may not be long, and the folder's may be. And what Redis needs to start again stays,
+  // should somebody remove the folder.
+  const own = mkdtempSync(join(tmpdir(), 'fleet-'))
+  const socket = join(own, 'haproxy')
+  const users = redisUsers(ports, folder, own)
+  const places = { ports, socket, redisUrl: users.operatorUrl }
 
   const running = new Map<string, Supervised>()
   const start = async ({ port, ...program }: Part): Promise<void> => {
@@ -69,7 +74,7 @@ async function run(settings: Settings): Promise<void> {
     }
     note()
   }
-  const note = (): void => writeWhole(join(folder, 'fleet.json'), describe(ports, running, socket))
+  const note = (): void => writeWhole(join(folder, 'fleet.json'), describe(places, running))
   let stopping = false
   const stop = async (code: number): Promise<void> => {
     // Ctrl-C may come twice, from the terminal and from npm.
@@ -80,18 +85,19 @@ async function run(settings: Settings): Promise<void> {
     await Promise.all(INSTANCES.map(async (number) => running.get(instanceName(number))?.stop()))
     await running.get('redis')?.stop()
     rmSync(join(folder, 'fleet.json'), { force: true })
-    rmSync(sockets, { recursive: true })
+    rmSync(own, { recursive: true })
     process.exit(code)
   }
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => void stop(0))
 
   try {
-    await start(redisPart(ports, join(folder, 'redis')))
-    const secret = readSecret(join(folder, 'secret'))
+    await start(redisPart(ports, join(folder, 'redis'), users.file))
     const env = {
-      REDIS_URL: `redis://${HOST}:${ports.redis}`,
-      SESSION_SECRET: secret,
+      REDIS_URL: users.instancesUrl,
+      SESSION_SECRET: readSecret(join(folder, 'secret')),
+      // HAProxy sets both, whatever a client sends.
       ROUTER_KEY_HEADER: 'holdfast-request',
+      CLIENT_ADDRESS_HEADER: 'x-forwarded-for',
       // An instance that has died is back sooner.
       NODE_COMPILE_CACHE: join(folder, 'compile-cache'),
     }
@@ -117,8 +123,8 @@ function portsFrom(base: number) {
   return { http: base + 80, stats: base + 404, instances, redis: base + 5, peer: base + 6 }
 }
 
-function redisPart({ redis: port }: Ports, folder: string): Part {
-  const args = ['--port', String(port), '--dir', folder, ...REDIS_ARGS]
+function redisPart({ redis: port }: Ports, folder: string, usersFile: string): Part {
+  const args = ['--port', String(port), '--dir', folder, '--aclfile', usersFile, ...REDIS_ARGS]
   return { name: 'redis', command: 'redis-server', args, env: {}, folder, port }
 }
 
@@ -150,8 +156,15 @@ function instanceName(number: number): string {
   return `mcp-server-${number}`
 }
 
+interface Places {
+  readonly ports: Ports
+  readonly socket: string
+  /** With the operator's password: this file is for the one whose fleet it is. */
+  readonly redisUrl: string
+}
+
 /** What runs where: the text of `fleet.json`. A pid is null while its program is not running. */
-function describe(ports: Ports, running: Map<string, Supervised>, socket: string): string {
+function describe({ ports, socket, redisUrl }: Places, running: Map<string, Supervised>): string {
   const pid = (name: string): number | null => running.get(name)?.pid() ?? null
   const whole = {
     haproxy: {
@@ -160,13 +173,38 @@ function describe(ports: Ports, running: Map<string, Supervised>, socket: string
       socket,
       pid: pid('haproxy'),
     },
-    redis: { url: `redis://${HOST}:${ports.redis}`, pid: pid('redis') },
+    redis: { url: redisUrl, pid: pid('redis') },
     instances: ports.instances.map((port, at) => {
       const id = instanceName(at + 1)
       return { id, url: `http://localhost:${port}`, pid: pid(id) }
     }),
   }
   return `${JSON.stringify(whole, null, 2)}\n`
+}
+
+/** Who may use Redis, as `redis-users.acl` says. The passwords are the same over restarts. */
+function redisUsers({ redis: port }: Ports, folder: string, own: string) {
+  const file = join(own, 'redis-users.acl')
+  const operator = readSecret(join(folder, 'redis-operator'))
+  const holdfast = readSecret(join(folder, 'redis-holdfast'))
+  const lines = readFileSync(here('redis-users.acl'), 'utf8')
+    .split('\n')
+    .filter((line) => line.startsWith('user '))
+    .map((line) =>
+      line.replace('#OPERATOR', hashOf(operator)).replace('#HOLDFAST', hashOf(holdfast)),
+    )
+  writeFileSync(file, `${lines.join('\n')}\n`)
+  const at = `${HOST}:${port}`
+  return {
+    file,
+    operatorUrl: `redis://default:${operator}@${at}`,
+    instancesUrl: `redis://holdfast:${holdfast}@${at}`,
+  }
+}
+
+/** As Redis writes it. */
+function hashOf(password: string): string {
+  return `#${createHash('sha256').update(password).digest('hex')}`
 }
 
 /** So that nobody reads half of it. */
@@ -178,6 +216,7 @@ function writeWhole(file: string, text: string): void {
 
 /** The same over restarts, so that sessions live on. */
 function readSecret(file: string): string {
+  mkdirSync(dirname(file), { recursive: true })
   if (!existsSync(file)) writeFileSync(file, randomBytes(32).toString('hex'), { mode: 0o600 })
   return readFileSync(file, 'utf8')
 }

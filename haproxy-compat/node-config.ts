@@ -1,13 +1,14 @@
 import { randomBytes } from 'node:crypto'
 import * as z from 'zod'
+import { parseSettings } from '../mcp/config.ts'
 
 export type NodeConfig = z.output<typeof schema>
 
 // What a Node instance is told beside what mcp/config.ts reads, by environment variables.
 const schema = z
   .object({
-    /** Unset or empty: sessions live in this process and end with it. */
-    REDIS_URL: z.union([z.literal('').transform(() => undefined), z.url()]).optional(),
+    /** Unset: sessions live in this process and end with it. */
+    REDIS_URL: z.url().optional(),
     INSTANCE_ID: z.string().min(1).max(64).default('node-1'),
     HOST: z.string().default('127.0.0.1'),
     PORT: z.coerce.number().int().min(0).max(65_535).default(8000),
@@ -15,6 +16,8 @@ const schema = z
     SESSION_SECRET: z.string().min(16).optional(),
     /** The header in which a router names each request, the same over its replays; it must set it. */
     ROUTER_KEY_HEADER: z.string().optional(),
+    /** The header in which a router tells the client's address; it must set it. */
+    CLIENT_ADDRESS_HEADER: z.string().optional(),
     /** Sessions held in memory; those unused the longest are restored from the store on demand. */
     MAX_LIVE_SESSIONS: z.coerce.number().int().positive().default(1000),
     /** A session that was unused for this long is not held in memory any more. */
@@ -31,6 +34,7 @@ const schema = z
     port: env.PORT,
     secrets: secretsOf(env.SESSION_SECRET),
     routerKeyHeader: env.ROUTER_KEY_HEADER,
+    addressHeader: env.CLIENT_ADDRESS_HEADER,
     maxLive: env.MAX_LIVE_SESSIONS,
     liveIdleMs: env.LIVE_IDLE_SECONDS * 1000,
     drainMs: env.DRAIN_SECONDS * 1000,
@@ -39,10 +43,7 @@ const schema = z
 
 /** Throws with one line per setting that can't be used. */
 export function parseNodeConfig(env: NodeJS.ProcessEnv): NodeConfig {
-  const parsed = schema.safeParse(env)
-  if (parsed.success) return parsed.data
-  const lines = parsed.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`)
-  throw new Error(`Cannot use settings:\n${lines.join('\n')}`)
+  return parseSettings(schema, env)
 }
 
 /** Without a secret the ids are good for this process alone, as are its sessions. */

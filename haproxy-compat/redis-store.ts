@@ -1,5 +1,5 @@
 import * as z from 'zod'
-import { ServerError } from '../mcp/errors.ts'
+import { storeAway } from '../mcp/errors.ts'
 import type { SessionId, StreamId } from '../mcp/session/ids.ts'
 import {
   parseBegin,
@@ -37,13 +37,15 @@ import {
 // each append, and the session's end, is told.
 const agesKey = (id: SessionId): string => `mcp:{${id}}:ages`
 
-export interface RedisStoreOptions extends Pick<RecordLimits, 'replyRetentionMs'> {
+export interface RedisStoreOptions extends RecordLimits {
   readonly ttlMs: number
   readonly now: () => number
 }
 
 const STREAM = 'stream:'
 const ROUTER_RETENTION_MS = 60_000
+// Those of routers are among the replies that are kept, and ended streams.
+const KEPT_PER_REPLY = 8
 
 const COMMIT = readScript('commit.lua')
 const LOAD = readScript('load.lua')
@@ -59,13 +61,13 @@ export function createRedisStore(redis: RedisScripts, options: RedisStoreOptions
     try {
       return await runScript(redis, script, [sessionKey(id), agesKey(id)], [...args])
     } catch (error) {
-      throw new ServerError('store_unavailable', `Cannot reach store: ${String(error)}`)
+      throw storeAway(error)
     }
   }
 
   return {
-    async load(id, key) {
-      const args = [String(ttlMs), `reply:${key ?? ''}`, String(now())]
+    async load(id, { key = '', owner = '' } = {}) {
+      const args = [String(ttlMs), `reply:${key}`, String(now()), owner]
       return parseLoaded(await run(LOAD, id, args))
     },
 
@@ -92,7 +94,7 @@ export function createRedisStore(redis: RedisScripts, options: RedisStoreOptions
 function pack(
   { begin, change, settings, reply, append = [] }: Commit,
   now: number,
-  { ttlMs, replyRetentionMs }: RedisStoreOptions,
+  { ttlMs, replyRetentionMs, maxRepliesPerSession }: RedisStoreOptions,
 ): string[] {
   const usual = Math.max(replyRetentionMs, reply?.keepMs ?? 0)
   // A router is done with a request within seconds, and there is one for each call.
@@ -102,6 +104,7 @@ function pack(
   args.push(text(begin), text(change?.from), text(change?.state), text(settings))
   if (reply === undefined) args.push('', '', '')
   else args.push(`reply:${reply.key}`, String(now + keep), text(reply))
+  args.push(String(KEPT_PER_REPLY * maxRepliesPerSession))
   for (const { stream, at, entries } of append) {
     const begins = entries[0]?.kind === 'begin' ? 'begins' : ''
     const ends = entries.at(-1)?.kind === 'end' ? 'ends' : ''

@@ -1,7 +1,9 @@
 import * as z from 'zod'
+import type { AuthConfig, StaticToken } from './http/auth.ts'
+import { LIMITS, settingOf, type Limits } from './limits.ts'
 
 /** The settings of a server, from environment variables or a Worker's `vars`. */
-export type Config = z.output<typeof schema>
+export type Config = ReturnType<typeof parseConfig>
 
 const list = (fallback: string) =>
   z
@@ -12,12 +14,48 @@ const list = (fallback: string) =>
 
 const positive = (fallback: number) => z.coerce.number().positive().default(fallback)
 
-const schema = z
+/** Whom tokens are from, and where to ask them: over TLS, or on this machine. */
+const secureUrl = z.url().refine((text) => {
+  const { protocol, hostname } = new URL(text)
+  return protocol === 'https:' || (protocol === 'http:' && isLoopback(hostname))
+}, 'It must begin with https')
+
+const staticToken = z
+  .string()
+  .regex(
+    /^[\w.@-]{1,64}:[0-9a-f]{64}(:[^:]+)?$/,
+    'Each must be <name>:<SHA-256 of the token in hex>, with or without :<scopes>',
+  )
+  .transform((text): StaticToken => {
+    const [name = '', hex = '', scopes = ''] = text.split(':')
+    const hash = Uint8Array.from(hex.match(/../g) ?? [], (byte) => parseInt(byte, 16))
+    return { name, hash, scopes: scopes.split(' ') }
+  })
+
+// Signatures that only the issuer can make: with a shared secret whoever can check could sign as well.
+const ALGORITHMS = ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512']
+
+const settings = z
   .object({
     /** Host names this server answers to; a leading `*.` stands for all names below. */
     ALLOWED_HOSTS: list('localhost,127.0.0.1,[::1]'),
     /** Origins that are not refused, beside those on an allowed host. */
     ALLOWED_ORIGINS: list(''),
+    /** `1`: callers need not say who they are, also where others than this machine can call. */
+    ALLOW_ANONYMOUS: z.enum(['0', '1']).default('0'),
+    /** By commas, `<name>:<SHA-256 of the token in hex>`, each with or without `:<scopes>`. */
+    AUTH_TOKENS: list('').pipe(z.array(staticToken)),
+    /** Whose JSON Web Tokens are good: their `iss`, letter by letter. */
+    JWT_ISSUER: secureUrl.optional(),
+    /** Their `aud`; unset: PUBLIC_URL. */
+    JWT_AUDIENCE: z.string().optional(),
+    /** Where the issuer shows its keys. */
+    JWT_JWKS_URL: secureUrl.transform((text) => new URL(text)).optional(),
+    JWT_ALGORITHMS: list('RS256,ES256,EdDSA').pipe(z.array(z.enum([...ALGORITHMS, 'EdDSA']))),
+    /** Only tokens that have it are let in. */
+    REQUIRED_SCOPE: z.string().optional(),
+    /** The address of /mcp as clients use it. */
+    PUBLIC_URL: secureUrl.optional(),
     /** `off`: no client gets a session, whatever its revision; tools are told theirs by argument. */
     SESSIONS: z.enum(['on', 'off']).default('on'),
     /** An unused session lives this long. */
@@ -28,34 +66,69 @@ const schema = z
     KEEP_ALIVE_SECONDS: positive(15),
     /** How long clients wait before they resume a broken stream. */
     STREAM_RETRY_MS: positive(500),
-    /** Requests of one session that may run at once. */
-    MAX_CALLS_PER_SESSION: positive(64),
     /** A reply is kept this long for a call that is sent again. */
     REPLY_RETENTION_SECONDS: positive(5 * 60),
-    /** Replies kept per session; past it the oldest go first. */
-    MAX_REPLIES_PER_SESSION: positive(1024),
   })
-  .transform((env) => ({
-    allowed: { hosts: env.ALLOWED_HOSTS, origins: env.ALLOWED_ORIGINS },
-    sessions: env.SESSIONS,
-    ttlMs: env.SESSION_TTL_SECONDS * 1000,
-    keepAliveMs: env.KEEP_ALIVE_SECONDS * 1000,
-    retryMs: env.STREAM_RETRY_MS,
-    runtime: {
-      quickReplyMs: env.QUICK_REPLY_MS,
-      maxCalls: env.MAX_CALLS_PER_SESSION,
-      askTimeoutMs: env.SESSION_TTL_SECONDS * 1000,
-    },
-    record: {
-      replyRetentionMs: env.REPLY_RETENTION_SECONDS * 1000,
-      maxReplies: env.MAX_REPLIES_PER_SESSION,
-    },
-  }))
+  .refine(
+    (env) => env.JWT_ISSUER === undefined || Boolean(env.JWT_JWKS_URL && env.PUBLIC_URL),
+    'JWT_ISSUER needs JWT_JWKS_URL and PUBLIC_URL as well',
+  )
+
+const limitSettings = z.object(
+  Object.fromEntries(
+    Object.entries(LIMITS).map(([name, fallback]) => [
+      settingOf(name),
+      z.coerce.number().int().positive().default(fallback),
+    ]),
+  ),
+)
 
 /** Throws with one line per setting that can't be used. */
-export function parseConfig(env: unknown): Config {
+export function parseConfig(given: object) {
+  const env = parseSettings(settings, given)
+  const limits = parseLimits(given)
+  const ttlMs = env.SESSION_TTL_SECONDS * 1000
+  return {
+    allowed: { hosts: env.ALLOWED_HOSTS, origins: env.ALLOWED_ORIGINS },
+    allowAnonymous: env.ALLOW_ANONYMOUS === '1',
+    auth: authOf(env),
+    sessions: env.SESSIONS,
+    ttlMs,
+    keepAliveMs: env.KEEP_ALIVE_SECONDS * 1000,
+    retryMs: env.STREAM_RETRY_MS,
+    limits,
+    runtime: { ...limits, quickReplyMs: env.QUICK_REPLY_MS, askTimeoutMs: ttlMs },
+    record: { ...limits, replyRetentionMs: env.REPLY_RETENTION_SECONDS * 1000 },
+  }
+}
+
+/** An empty setting is an unset one: compose files can't leave one out. */
+export function parseSettings<T>(schema: z.ZodType<T>, given: object): T {
+  const env = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== ''))
   const parsed = schema.safeParse(env)
   if (parsed.success) return parsed.data
-  const lines = parsed.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`)
+  const lines = parsed.error.issues.map(({ path, message }) => [...path, message].join(': '))
   throw new Error(`Cannot use settings:\n${lines.join('\n')}`)
+}
+
+/** Host names that mean this machine. */
+export function isLoopback(hostname: string): boolean {
+  return /^(localhost|127(\.\d+){3}|\[?::1\]?)$/.test(hostname)
+}
+
+function parseLimits(given: object): Limits {
+  const env = parseSettings(limitSettings, given)
+  const read = Object.keys(LIMITS).map((name) => [name, env[settingOf(name)]])
+  return Object.fromEntries(read) as Limits
+}
+
+/** `undefined` if nothing is set up. */
+function authOf(env: z.output<typeof settings>): AuthConfig | undefined {
+  const { AUTH_TOKENS: tokens, REQUIRED_SCOPE: requiredScope, PUBLIC_URL: publicUrl } = env
+  const { JWT_ISSUER: issuer, JWT_JWKS_URL: jwksUrl, JWT_ALGORITHMS: algorithms } = env
+  if (issuer === undefined || jwksUrl === undefined || publicUrl === undefined) {
+    return tokens.length === 0 ? undefined : { tokens, requiredScope }
+  }
+  const { JWT_AUDIENCE: audience = publicUrl } = env
+  return { tokens, requiredScope, jwt: { issuer, audience, jwksUrl, algorithms, publicUrl } }
 }

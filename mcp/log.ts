@@ -1,8 +1,20 @@
-/** One line of JSON per event. Session ids are secret, so they are shortened here and nowhere else. */
+/**
+ * One line of JSON per event. Session ids are secret and principals nobody's business, so they are
+ * shortened here and nowhere else.
+ */
 export type Log = (event: LogEvent) => void
 
 export type LogEvent =
-  | { event: 'session_opened'; session: string; client: string }
+  | { event: 'started'; auth: 'bearer' | 'none' }
+  | {
+      event: 'session_opened'
+      session: string
+      client: string
+      principal: string
+      from?: string | undefined
+    }
+  /** The state of a session was given to another one of the same principal. */
+  | { event: 'session_read'; session: string; by: string }
   | { event: 'session_restored'; session: string; version: number; tookMs: number }
   | { event: 'session_ended'; session: string; why: 'deleted' | 'expired' }
   | { event: 'call_taken_over'; session: string; stream: string }
@@ -11,11 +23,16 @@ export type LogEvent =
   | { event: 'stream_reopened'; session: string; attempt: number }
   | { event: 'sdk_error'; session: string; message: string }
   | { event: 'request_failed'; message: string }
-  | { event: 'request_refused'; why: string }
+  | { event: 'request_refused' | 'limit_hit'; why: string; from?: string | undefined }
 
 export function createLog(write: (line: string) => void, instance: string): Log {
   return (event) => {
-    const short = 'session' in event ? { session: event.session.slice(0, 8) } : {}
-    write(JSON.stringify({ instance, ...event, ...short }))
+    write(JSON.stringify({ instance, ...event }, shortened))
   }
+}
+
+const SECRET = new Set(['session', 'by', 'principal'])
+
+function shortened(name: string, value: unknown): unknown {
+  return SECRET.has(name) && typeof value === 'string' ? value.slice(0, 8) : value
 }

@@ -1,10 +1,15 @@
 import type { Hono } from 'hono'
 import type { Env } from '../durable-objects/env.ts'
-import { parseConfig } from '../mcp/config.ts'
+import { parseConfig, type Config } from '../mcp/config.ts'
 import { createApp } from '../mcp/http/app.ts'
 import { countSessions, edgeSecrets } from '../durable-objects/session-index.ts'
-import { HTTP_LIMITS } from '../mcp/http/limits.ts'
-import { anonymous } from '../mcp/http/principal.ts'
+import {
+  anonymous,
+  anonymousHere,
+  bearer,
+  resourceMetadata,
+  type Authenticate,
+} from '../mcp/http/auth.ts'
 import { StatelessServer } from '../mcp/http/stateless.ts'
 import { createLog } from '../mcp/log.ts'
 import { systemClock } from '../mcp/session/clock.ts'
@@ -25,11 +30,14 @@ export function createWorker(pack: Pack): ExportedHandler<Env> {
 }
 
 function createEdgeApp(env: Env, pack: Pack): Hono {
-  const { allowed, keepAliveMs, retryMs, ttlMs, sessions } = parseConfig(env)
+  const config = parseConfig(env)
+  const { ttlMs, keepAliveMs, sessions, auth } = config
+  // How much an isolate takes on is the platform's to say.
+  const limits = { ...config.limits, maxRequests: Infinity }
   const log = createLog((line) => console.log(line), INSTANCE)
   const clock = systemClock
   const router = new ObjectRouter({
-    sessions: env.SESSION_OBJECTS,
+    env,
     clock,
     log,
     random: Math.random,
@@ -45,22 +53,28 @@ function createEdgeApp(env: Env, pack: Pack): Hono {
     forward: (id, request, post) => router.forward(id, request, post),
     secrets: edgeSecrets(env.INDEX),
     status: { startedAt: clock.now(), countSessions: () => countSessions(env.INDEX) },
-    limits: HTTP_LIMITS,
+    limits,
     isForAll: sessions === 'off',
   })
   return createApp({
+    ...config,
     router,
     stateless,
-    sessions,
-    authenticate: anonymous,
-    allowed,
-    limits: HTTP_LIMITS,
+    authenticate: authenticator(config),
+    metadata: auth && resourceMetadata(auth),
+    limits,
+    // Cloudflare sets it, whatever the client has sent.
+    addressOf: ({ headers }) => headers.get('cf-connecting-ip') ?? undefined,
     instance: INSTANCE,
     clock,
     log,
-    keepAliveMs,
-    retryMs,
     // Each session has a store of its own: there is no one thing that could be away.
     reachesStore: () => Promise.resolve(true),
   })
+}
+
+/** A Worker can't see who reaches it: without a word to the contrary, only this machine may. */
+function authenticator({ auth, allowAnonymous }: Config): Authenticate {
+  if (auth !== undefined) return bearer(auth, systemClock)
+  return allowAnonymous ? anonymous : anonymousHere
 }

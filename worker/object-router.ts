@@ -1,11 +1,12 @@
 import type { Env } from '../durable-objects/env.ts'
-import { objectId, type SessionObject } from '../durable-objects/mcp-session.ts'
+import { newSession, objectId, type SessionObject } from '../durable-objects/mcp-session.ts'
 import {
   ATTEMPT,
   FOLLOWED_FROM,
   LAST_EVENT_ID,
   PRINCIPAL,
   RECONNECT,
+  SOURCE,
   WATCH,
 } from '../durable-objects/wire.ts'
 import type { Log } from '../mcp/log.ts'
@@ -29,7 +30,7 @@ import { followObject, type Connection } from './follow.ts'
 import { backoffMs, retryObject } from './retry.ts'
 
 export interface ObjectRouterOptions {
-  readonly sessions: Env['SESSION_OBJECTS']
+  readonly env: Env
   readonly clock: Clock
   readonly log: Log
   readonly random: () => number
@@ -40,19 +41,21 @@ type Stub = DurableObjectStub<SessionObject>
 /** Finds each session in its Durable Object: the session id is the object's id. */
 export class ObjectRouter implements SessionRouter, SessionHolder {
   readonly #options: ObjectRouterOptions
+  readonly #sessions: Env['SESSION_OBJECTS']
   readonly #attempts = new Attempts()
 
   constructor(options: ObjectRouterOptions) {
     this.#options = options
+    this.#sessions = options.env.SESSION_OBJECTS
   }
 
-  open(post: Post): Promise<Opened> {
-    const object = this.#options.sessions.newUniqueId()
+  async open(post: Post): Promise<Opened> {
+    const object = await newSession(this.#options.env, post)
     return this.#call<Opened>(object, async (stub) => stub.open(post))
   }
 
   async deliver(id: SessionId, post: Post): Promise<Answer> {
-    const object = objectId(this.#options.sessions, id)
+    const object = objectId(this.#sessions, id)
     if (object === undefined) return { kind: 'gone' }
     return this.#attempts.run((attempt) =>
       this.#call<Answer>(object, async (stub) => stub.deliver({ ...post, attempt })),
@@ -60,7 +63,7 @@ export class ObjectRouter implements SessionRouter, SessionHolder {
   }
 
   async follow(id: SessionId, principal: Principal, request: FollowRequest): Promise<Following> {
-    const object = objectId(this.#options.sessions, id)
+    const object = objectId(this.#sessions, id)
     if (object === undefined) return { kind: 'gone' }
     const headers = new Headers({ upgrade: 'websocket', [PRINCIPAL]: principal })
     const connection = await this.#connect(object, headers, request.lastEventId)
@@ -72,10 +75,11 @@ export class ObjectRouter implements SessionRouter, SessionHolder {
 
   /** A request of the stateless revision, to the object that it names. */
   forward(id: SessionId, request: Request, post: Post): Promise<Response> | undefined {
-    const object = objectId(this.#options.sessions, id)
+    const object = objectId(this.#sessions, id)
     if (object === undefined) return undefined
     const headers = new Headers(request.headers)
     headers.set(PRINCIPAL, post.principal)
+    headers.set(SOURCE, post.source ?? post.principal)
     headers.delete('upgrade')
     const { body } = post
     return this.#attempts.run((attempt) => {
@@ -91,13 +95,13 @@ export class ObjectRouter implements SessionRouter, SessionHolder {
   }
 
   async stateOf(id: string, principal: Principal): Promise<SessionState | undefined> {
-    const object = objectId(this.#options.sessions, id)
+    const object = objectId(this.#sessions, id)
     const text = object && (await this.#call(object, async (stub) => stub.stateOf(principal)))
     return text === undefined ? undefined : parseState(text)
   }
 
   async watch(id: SessionId, { principal, signal, changed, lost }: Watch): Promise<void> {
-    const object = objectId(this.#options.sessions, id)
+    const object = objectId(this.#sessions, id)
     if (object === undefined) return
     const headers = new Headers({ upgrade: 'websocket', [PRINCIPAL]: principal, [WATCH]: 'true' })
     const connection = await this.#connect(object, headers, undefined)
@@ -109,7 +113,7 @@ export class ObjectRouter implements SessionRouter, SessionHolder {
   }
 
   async end(id: SessionId, principal: Principal): Promise<boolean> {
-    const object = objectId(this.#options.sessions, id)
+    const object = objectId(this.#sessions, id)
     if (object === undefined) return false
     return this.#call<boolean>(object, async (stub) => stub.end(principal))
   }
@@ -148,8 +152,8 @@ export class ObjectRouter implements SessionRouter, SessionHolder {
   }
 
   #call<T>(object: DurableObjectId, act: (stub: Stub) => Promise<T>): Promise<T> {
-    const { sessions, clock, random, log } = this.#options
-    return retryObject(() => act(sessions.get(object)), {
+    const { clock, random, log } = this.#options
+    return retryObject(() => act(this.#sessions.get(object)), {
       clock,
       random,
       retried: (attempt, reason) =>

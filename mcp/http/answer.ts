@@ -4,14 +4,10 @@ import { respond } from '../session/message.ts'
 import type { Hearer } from '../session/stateless-transport.ts'
 import type { RpcOutcome } from '../session/store.ts'
 import { json } from './responses.ts'
+import { SSE_HEADERS } from './sse.ts'
 
 // The only error of a handler's that has a status of its own: the client can't be asked.
 const MISSING_CAPABILITY = -32021
-const HEADERS = {
-  'content-type': 'text/event-stream',
-  'cache-control': 'no-cache, no-transform',
-  'x-accel-buffering': 'no',
-}
 
 /** The answer to one request: JSON, unless something is said before the reply; then a stream. */
 export class DirectAnswer implements Hearer {
@@ -64,7 +60,7 @@ export class DirectAnswer implements Hearer {
       new ByteLengthQueuingStrategy({ highWaterMark: maxBufferedBytes }),
     )
     this.#keepAlive()
-    this.#resolve(new Response(body, { headers: HEADERS }))
+    this.#resolve(new Response(body, { headers: SSE_HEADERS }))
   }
 
   #keepAlive(): void {

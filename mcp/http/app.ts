@@ -1,10 +1,12 @@
 import type { JSONRPCMessage, RequestId } from '@modelcontextprotocol/server'
 import { Hono } from 'hono'
-import { isServerError, ServerError, sessionNotFound } from '../errors.ts'
+import { overloaded, ServerError, sessionNotFound } from '../errors.ts'
+import type { Limits } from '../limits.ts'
 import type { Log } from '../log.ts'
 import { parseInitialize } from '../session/message.ts'
 import type { Principal, SessionId } from '../session/ids.ts'
 import type { Answer, Post, SessionRouter, StreamEvent } from '../session/router.ts'
+import type { Authenticate, ResourceMetadata } from './auth.ts'
 import { readBody } from './body.ts'
 import {
   checkCaller,
@@ -16,25 +18,28 @@ import {
   speaksStateless,
   type AllowList,
 } from './headers.ts'
-import type { HttpLimits } from './limits.ts'
-import type { Authenticate } from './principal.ts'
-import type { StatelessServer } from './stateless.ts'
-import { errorResponse, json } from './responses.ts'
+import { errorResponse, json, Refusal, refuse, refused, SAFE_HEADERS } from './responses.ts'
+import { sourceOf } from './source.ts'
 import { streamResponse, type SseOptions } from './sse.ts'
+import type { StatelessServer } from './stateless.ts'
 
 export interface AppOptions extends Omit<SseOptions, 'maxBufferedBytes'> {
   readonly router: SessionRouter
   readonly authenticate: Authenticate
+  /** Where clients are told how to get a token. */
+  readonly metadata?: ResourceMetadata | undefined
   readonly allowed: AllowList
   /** Serves requests that have no session. */
   readonly stateless: Pick<StatelessServer, 'serve'>
   /** `off`: all of them. */
   readonly sessions: 'on' | 'off'
-  readonly limits: HttpLimits
+  readonly limits: Limits
   readonly instance: string
   readonly log: Log
   /** True while the store can be reached. */
   readonly reachesStore: () => Promise<boolean>
+  /** The address that a request has come from; `env` is the runtime's, as it gave it to `fetch`. */
+  readonly addressOf?: (request: Request, env: unknown) => string | undefined
   /** True once this instance is to take no more sessions. */
   readonly isDraining?: () => boolean
   /** The header in which a router in front names each request, the same over its replays. */
@@ -45,103 +50,130 @@ const METHODS = 'GET, POST, DELETE'
 
 /** The HTTP surface, the same on every topology: all rules for headers, bodies and origins. */
 export function createApp(options: AppOptions): Hono {
-  const { instance, log } = options
+  const { instance, metadata } = options
   const app = new Hono()
+  const page = (content: object, status = 200, headers = {}): Response =>
+    json(JSON.stringify(content), status, headers)
 
-  app.get('/live', (c) => c.json({ status: 'ok', instance }))
+  app.get('/live', () => page({ status: 'ok', instance }))
   for (const path of ['/health', '/ready']) {
-    app.get(path, async (c) => {
+    app.get(path, async () => {
       const draining = path === '/ready' && options.isDraining?.() === true
-      if (draining) return c.json({ status: 'draining', instance }, 503)
-      if (await options.reachesStore()) return c.json({ status: 'ok', instance })
-      return c.json({ status: 'degraded', instance, store: 'unreachable' }, 503)
+      if (draining) return page({ status: 'draining', instance }, 503)
+      if (await options.reachesStore()) return page({ status: 'ok', instance })
+      return page({ status: 'degraded', instance, store: 'unreachable' }, 503)
     })
   }
+  if (metadata !== undefined) {
+    // For pages of any origin: it is public.
+    const headers = { 'access-control-allow-origin': '*' }
+    app.get(metadata.path, () => page(metadata.document, 200, headers))
+  }
 
-  app.all('/mcp', ({ req }) => serve(req.raw, options))
-  app.notFound((c) => c.json({ error: 'Not found' }, 404))
-  app.onError((error) => {
-    if (error instanceof Refusal) return error.response
-    if (isServerError(error)) return errorResponse(error)
-    log({ event: 'request_failed', message: String(error) })
-    return errorResponse(new ServerError('internal_error', 'Internal error'))
-  })
+  const serveMcp = createServe(options)
+  app.all('/mcp', ({ req, env }) => serveMcp(req.raw, options.addressOf?.(req.raw, env)))
+  app.notFound(() => page({ error: 'Not found' }, 404))
   return app
 }
 
-function serve(request: Request, options: AppOptions): Promise<Response> {
-  checkCaller(request, options.allowed)
-  const isPost = request.method === 'POST'
-  if (!isPost && (options.sessions === 'off' || isStateless(request))) return notAllowed('POST')
-  switch (request.method) {
-    case 'POST':
-      return servePost(request, options)
-    case 'GET':
-      return serveGet(request, options)
-    case 'DELETE':
-      return serveDelete(request, options)
-    default:
-      return notAllowed(METHODS)
+/** Serves `/mcp`, and puts on record what is refused. */
+function createServe(options: AppOptions) {
+  const { log, limits } = options
+  let waiting = 0
+  return async (request: Request, address: string | undefined): Promise<Response> => {
+    waiting++
+    try {
+      if (waiting > limits.maxRequests) throw overloaded()
+      return await serve(request, address, options)
+    } catch (error) {
+      return refuse(error, log, address)
+    } finally {
+      waiting--
+    }
   }
 }
 
-function notAllowed(allow: string): Promise<Response> {
-  const error = new ServerError('method_not_allowed', `Method not allowed: use ${allow}`)
-  return Promise.resolve(errorResponse(error, { allow }))
+interface Caller {
+  readonly principal: Principal
+  /** Whose share of sessions a new one is of. */
+  readonly source: string
+}
+
+async function serve(
+  request: Request,
+  address: string | undefined,
+  options: AppOptions,
+): Promise<Response> {
+  checkCaller(request, options.allowed)
+  const principal = await options.authenticate(request)
+  if (principal instanceof Response) throw new Refusal('unauthorized', principal)
+  const isPost = request.method === 'POST'
+  if (!isPost && (options.sessions === 'off' || isStateless(request))) throw notAllowed('POST')
+  switch (request.method) {
+    case 'POST':
+      return servePost(request, { principal, source: sourceOf(principal, address) }, options)
+    case 'GET':
+      return serveGet(request, principal, options)
+    case 'DELETE':
+      return serveDelete(request, principal, options)
+    default:
+      throw notAllowed(METHODS)
+  }
 }
 
 /** A message of the client's: opens a session if it comes without the id of one. */
-async function servePost(request: Request, options: AppOptions): Promise<Response> {
+async function servePost(request: Request, caller: Caller, options: AppOptions): Promise<Response> {
   checkPost(request)
   const id = options.sessions === 'on' && !isStateless(request) ? sessionIdOf(request) : undefined
-  const principal = await authenticated(request, options)
-  const post = await readPost(request, principal, options)
+  const post = await readPost(request, caller, options)
   if (id === undefined && (options.sessions === 'off' || speaksStateless(request, post.body))) {
     return options.stateless.serve(request, post)
   }
   checkProtocolVersion(request)
-  if (id === undefined) return open(post, options.router)
-  return respond(await options.router.deliver(id, post), id, principal, options)
+  if (id === undefined) return open(post, options)
+  return respond(await options.router.deliver(id, post), id, caller.principal, options)
 }
 
 /** The session's standalone stream, or the rest of any stream that broke. */
-async function serveGet(request: Request, options: AppOptions): Promise<Response> {
+async function serveGet(
+  request: Request,
+  principal: Principal,
+  options: AppOptions,
+): Promise<Response> {
   checkGet(request)
   const id = requireSessionId(request)
-  const principal = await authenticated(request, options)
   const lastEventId = request.headers.get('last-event-id')
   return follow(id, principal, lastEventId === null ? {} : { lastEventId }, options)
 }
 
-async function serveDelete(request: Request, options: AppOptions): Promise<Response> {
-  checkProtocolVersion(request)
-  const id = requireSessionId(request)
-  const principal = await authenticated(request, options)
-  if (await options.router.end(id, principal)) return new Response(null)
-  throw sessionNotFound()
-}
-
-async function readPost(
+async function serveDelete(
   request: Request,
   principal: Principal,
   options: AppOptions,
-): Promise<Post> {
+): Promise<Response> {
+  checkProtocolVersion(request)
+  const id = requireSessionId(request)
+  if (!(await options.router.end(id, principal))) throw sessionNotFound()
+  return new Response(null, { headers: SAFE_HEADERS })
+}
+
+async function readPost(request: Request, caller: Caller, options: AppOptions): Promise<Post> {
   const body = await readBody(request, options.limits.maxBodyBytes)
   const idempotencyKey = request.headers.get('idempotency-key') ?? undefined
   const sender = options.routerKeyHeader && request.headers.get(options.routerKeyHeader)
   const attempt = sender ? { sender, number: 0, settled: 0 } : undefined
-  return { principal, body, idempotencyKey, attempt }
+  return { ...caller, body, idempotencyKey, attempt }
 }
 
-async function open(post: Post, router: SessionRouter): Promise<Response> {
+async function open(post: Post, { router, limits }: AppOptions): Promise<Response> {
   // Before the router is asked, so that nothing is made for what can't begin a session.
-  parseInitialize(post.body)
+  parseInitialize(post.body, limits)
   const opened = await router.open(post)
   switch (opened.kind) {
     case 'opened':
       return json(opened.body, 200, { 'mcp-session-id': opened.id })
     case 'refused':
-      return json(opened.body, opened.status)
+      throw refused(opened)
     case 'gone':
       throw sessionNotFound()
   }
@@ -156,15 +188,17 @@ async function respond(
   switch (answer.kind) {
     case 'reply':
       return json(answer.body, 200, { 'mcp-session-id': id })
-    case 'accepted':
-      return new Response(null, { status: 202, headers: { 'mcp-session-id': id } })
+    case 'accepted': {
+      const headers = { 'mcp-session-id': id, ...SAFE_HEADERS }
+      return new Response(null, { status: 202, headers })
+    }
     case 'stream': {
       const { after, replyAs } = answer
       const from = { lastEventId: after, ...(replyAs !== undefined && { replyAs }) }
       return follow(id, principal, from, options)
     }
     case 'refused':
-      return json(answer.body, answer.status)
+      throw refused(answer)
     case 'gone':
       throw sessionNotFound()
   }
@@ -187,7 +221,7 @@ async function follow(
       return response
     }
     case 'refused':
-      return json(following.body, following.status)
+      throw refused(following)
     case 'gone':
       throw sessionNotFound()
   }
@@ -212,18 +246,7 @@ function requireSessionId(request: Request): SessionId {
   throw new ServerError('session_required', `Bad Request: ${why}`)
 }
 
-async function authenticated(request: Request, { authenticate }: AppOptions): Promise<Principal> {
-  const caller = await authenticate(request)
-  if (caller instanceof Response) throw new Refusal(caller)
-  return caller
-}
-
-/** A refusal that is a whole response already. */
-class Refusal extends Error {
-  readonly response: Response
-
-  constructor(response: Response) {
-    super('Refused')
-    this.response = response
-  }
+function notAllowed(allow: string): Refusal {
+  const error = new ServerError('method_not_allowed', `Method not allowed: use ${allow}`)
+  return new Refusal(error.code, errorResponse(error, { allow }))
 }

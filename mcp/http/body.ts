@@ -1,4 +1,4 @@
-import { ServerError } from '../errors.ts'
+import { ServerError, tooLarge } from '../errors.ts'
 
 // A byte order mark is kept, for the JSON parser to refuse.
 const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
@@ -25,7 +25,8 @@ function isShortAscii(bytes: Uint8Array): boolean {
   return true
 }
 
-async function readBytes(
+/** All of a body. Throws `body_too_large`. */
+export async function readBytes(
   body: Request['body'],
   maxBytes: number,
 ): Promise<Uint8Array<ArrayBuffer>> {
@@ -48,8 +49,4 @@ function joined(chunks: readonly Uint8Array[], size: number): Uint8Array<ArrayBu
     at += chunk.byteLength
   }
   return all
-}
-
-function tooLarge(maxBytes: number): ServerError {
-  return new ServerError('body_too_large', `Cannot read body: it is larger than ${maxBytes} bytes`)
 }

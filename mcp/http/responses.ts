@@ -1,7 +1,17 @@
-import { httpStatusOf, rpcErrorOf, type ServerError } from '../errors.ts'
+import { httpStatusOf, knownError, rpcErrorOf, type ServerError } from '../errors.ts'
+import type { Log } from '../log.ts'
+import type { Refused } from '../session/router.ts'
 
 // What is too much or away now is worth another try soon.
 const RETRY_AFTER_SECONDS = '1'
+
+/** For every answer: what it says is for its caller, now, and is what its type says. */
+export const SAFE_HEADERS = { 'cache-control': 'no-store', 'x-content-type-options': 'nosniff' }
+
+export function safe(response: Response): Response {
+  for (const [name, value] of Object.entries(SAFE_HEADERS)) response.headers.set(name, value)
+  return response
+}
 
 export function json(
   body: string,
@@ -10,6 +20,7 @@ export function json(
 ): Response {
   const headers = {
     'content-type': 'application/json',
+    ...SAFE_HEADERS,
     ...((status === 429 || status === 503) && { 'retry-after': RETRY_AFTER_SECONDS }),
     ...more,
   }
@@ -22,6 +33,44 @@ export function errorResponse(
 ): Response {
   const body = JSON.stringify({ jsonrpc: '2.0', id: null, error: rpcErrorOf(error) })
   return json(body, httpStatusOf(error.code), headers)
+}
+
+/** A refusal as it goes out, and in a word why: an error code, or `unauthorized`. */
+export class Refusal extends Error {
+  readonly why: string
+  readonly response: Response
+
+  constructor(why: string, response: Response) {
+    super(`Refused: ${why}`)
+    this.why = why
+    this.response = response
+  }
+
+  /** Whether there is too much of something. */
+  get isLimit(): boolean {
+    return [413, 429, 431].includes(this.response.status) || this.why === 'overloaded'
+  }
+}
+
+/** Answers a request with the error that it has come to, and puts that on record. */
+export function refuse(error: unknown, log: Log, from?: string): Response {
+  const { why, isLimit, response } = error instanceof Refusal ? error : refusalFrom(error, log)
+  log({ event: isLimit ? 'limit_hit' : 'request_refused', why, from })
+  return response
+}
+
+function refusalFrom(error: unknown, log: Log): Refusal {
+  const known = knownError(error, log)
+  return new Refusal(known.code, errorResponse(known))
+}
+
+/** What a session's holder has refused. */
+export function refused({ body, status }: Refused): Refusal {
+  return new Refusal(whyOf(body), json(body, status))
+}
+
+function whyOf(body: string): string {
+  return String(JSON.parse(body)?.error?.data?.type)
 }
 
 /** `response`, and `act` once it has been sent or nobody reads it any more. */

@@ -1,5 +1,6 @@
 import type { Clock } from '../session/clock.ts'
 import type { Following } from '../session/router.ts'
+import { SAFE_HEADERS } from './responses.ts'
 
 export interface SseOptions {
   readonly clock: Clock
@@ -30,14 +31,23 @@ export function streamResponse(
   const body = new ReadableStream<Uint8Array>(
     {
       async start(controller) {
+        // Not closed: that would keep what is written for as long as it is not read.
+        const cut = (): void => {
+          stop.abort()
+          controller.error(new Error('The client reads too slowly'))
+        }
         const write = (text: string): void => {
-          if ((controller.desiredSize ?? 0) <= 0) stop.abort()
+          if (stop.signal.aborted) return
+          if ((controller.desiredSize ?? 0) <= 0) cut()
           else controller.enqueue(encoder.encode(text))
         }
-        const keepAlive = (): void => {
+        const keepAlive = (before = 0): void => {
           stopKeepAlive = clock.timer(keepAliveMs, () => {
+            const waiting = maxBufferedBytes - (controller.desiredSize ?? 0)
+            // Who has read nothing since the last time, though there is something, does not read.
+            if (before > 0 && waiting >= before) return cut()
             write(': keep-alive\n\n')
-            keepAlive()
+            keepAlive(waiting)
           })
         }
         write(`id: ${after}\nretry: ${retryMs}\ndata:\n\n`)
@@ -46,6 +56,7 @@ export function streamResponse(
         const forwarded = forward(events, write).catch(() => undefined)
         void forwarded.finally(() => {
           stopKeepAlive()
+          stop.abort()
           close(controller)
         })
       },
@@ -59,9 +70,10 @@ export function streamResponse(
   return new Response(body, { headers: SSE_HEADERS })
 }
 
-const SSE_HEADERS = {
+export const SSE_HEADERS = {
   'content-type': 'text/event-stream',
-  'cache-control': 'no-cache, no-transform',
+  ...SAFE_HEADERS,
+  'cache-control': 'no-store, no-transform',
   // Asks nginx and its kind not to hold events back.
   'x-accel-buffering': 'no',
 }

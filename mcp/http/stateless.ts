@@ -7,12 +7,14 @@ import {
   type JSONRPCRequest,
   type McpHttpHandler,
   type McpServer,
+  type RequestId,
   type ServerEventBus,
 } from '@modelcontextprotocol/server'
 import * as z from 'zod'
 import { HANDLE_HEADER, hasPlainHeaders, withHandles } from '../session/handles.ts'
 import type { SessionId } from '../session/ids.ts'
 import { parseMessage, respond } from '../session/message.ts'
+import type { Limits } from '../limits.ts'
 import type { Relay } from '../session/peers.ts'
 import { REVISIONS, STATELESS_REVISION } from '../session/revisions.ts'
 import type { Post } from '../session/router.ts'
@@ -22,20 +24,23 @@ import { StatelessHost, type Caller, type StatelessHostOptions } from '../sessio
 import { StatelessTransport } from '../session/stateless-transport.ts'
 import type { Pack, Tool } from '../session/tool.ts'
 import { DirectAnswer } from './answer.ts'
-import type { HttpLimits } from './limits.ts'
-import { json, whenOver } from './responses.ts'
+import { json, refused, safe, whenOver } from './responses.ts'
 import { Subscriptions } from './subscriptions.ts'
 
 export interface StatelessOptions extends StatelessHostOptions {
   readonly keepAliveMs: number
-  readonly limits: HttpLimits
+  readonly limits: Limits
   /** Whether clients of the revisions with sessions are served here as well, without. */
   readonly isForAll: boolean
   /** Unset: no other process serves this server's clients. */
   readonly relay?: Relay | undefined
+  /** Whether a router in front asks which sessions are there; it keeps the answer from clients. */
+  readonly tellsHeld?: boolean
   /** Hands a request to the holder of the session that it names, if that is elsewhere. */
   readonly forward?: (id: SessionId, request: Request, post: Post) => Promise<Response> | undefined
 }
+
+const HELD_HEADER = 'holdfast-held'
 
 /**
  * Serves requests that have no session of their own: those of the stateless revision, and all of them
@@ -54,13 +59,13 @@ export class StatelessServer {
   #connected: Promise<StatelessTransport> | undefined
 
   constructor(options: StatelessOptions) {
-    const { pack, holder, ttlMs, relay } = options
+    const { pack, ttlMs } = options
     this.#options = options
     this.#pack = withHandles(pack, ttlMs)
     this.#tools = new Map(this.#pack.tools.map((tool) => [tool.name, { isPlain: lazily(tool) }]))
     this.#host = new StatelessHost(options)
     this.#forward = options.forward
-    this.#subscriptions = new Subscriptions(holder, pack, relay)
+    this.#subscriptions = new Subscriptions(options)
     this.#handler = this.#createHandler(this.#subscriptions.lists)
   }
 
@@ -68,7 +73,7 @@ export class StatelessServer {
     const id = this.#forward && this.#sessionOf(request, post)
     const elsewhere = id && this.#forward?.(id, request, post)
     if (elsewhere) return elsewhere
-    const { message } = parseMessage(post.body)
+    const { message } = parseMessage(post.body, this.#options.limits)
     if (!('method' in message && 'id' in message)) return this.#fetch(request, message)
     const caller: Caller = { post, params: (message.params ?? {}) as JsonObject }
     if (message.method === 'subscriptions/listen') return this.#listen(request, message, caller)
@@ -82,9 +87,10 @@ export class StatelessServer {
     const response = await (isPlain
       ? this.#call(request, message, caller)
       : this.#fetch(request, message, caller))
-    const { refusal } = caller
+    const { refusal, held } = caller
+    if (held && this.#options.tellsHeld) response.headers.set(HELD_HEADER, '1')
     if (refusal === undefined) return response
-    return json(JSON.stringify({ ...JSON.parse(refusal.body), id: message.id }), refusal.status)
+    throw refused({ ...refusal, body: withId(refusal.body, message.id) })
   }
 
   /** Ends the streams of all listeners; they may listen elsewhere. */
@@ -114,7 +120,11 @@ export class StatelessServer {
   }
 
   async #fetch(request: Request, parsedBody: JSONRPCMessage, caller?: Caller): Promise<Response> {
-    return this.#handler.fetch(request, { parsedBody, authInfo: authInfoOf(caller) })
+    const response = await this.#handler.fetch(request, {
+      parsedBody,
+      authInfo: authInfoOf(caller),
+    })
+    return safe(response.status === 400 ? await withoutQuotes(response) : response)
   }
 
   /** Each with a handler of its own: on the edge what one request has opened is not another's. */
@@ -131,7 +141,7 @@ export class StatelessServer {
     try {
       const listening = { principal, bus, signal: stop.signal, deaf }
       const own = await this.#subscriptions.begin(message, listening)
-      return whenOver(await handler.fetch(request, { parsedBody: own }), over)
+      return whenOver(safe(await handler.fetch(request, { parsedBody: own })), over)
     } catch (error) {
       over()
       throw error
@@ -147,7 +157,7 @@ export class StatelessServer {
       const named = headers.get(HANDLE_HEADER) as SessionId | null
       return named ?? this.#subscriptions.sessionIn(headers.get('mcp-name') ?? '')
     }
-    const { success, data } = naming.safeParse(parseMessage(body).message)
+    const { success, data } = naming.safeParse(parseMessage(body, this.#options.limits).message)
     if (!success) return undefined
     const { arguments: input, uri = '' } = data.params
     return (input?.session as SessionId | undefined) ?? this.#subscriptions.sessionIn(uri)
@@ -171,10 +181,22 @@ export class StatelessServer {
   }
 }
 
+function withId(body: string, id: RequestId): string {
+  return JSON.stringify({ ...JSON.parse(body), id })
+}
+
 /** Why the SDK refuses, without what it quotes from the request: that may be a session id. */
 function reasonOf({ name, message }: Error): string {
   const [, rule] = /^Rejected .* request \(([\w-]+)\)/.exec(message) ?? []
   return rule ?? (name === 'Error' ? message : name)
+}
+
+/** What the SDK refuses, without what it quotes of the headers: that may be a session id. */
+async function withoutQuotes(response: Response): Promise<Response> {
+  const { error, ...reply } = z.looseObject({ error: rpcError }).parse(await response.json())
+  if (error.code !== HEADER_MISMATCH) return json(JSON.stringify({ ...reply, error }), 400)
+  const message = error.message.replaceAll(/"(?:[^"\\]|\\.)*"/g, '"…"')
+  return json(JSON.stringify({ ...reply, error: { code: error.code, message } }), 400)
 }
 
 /** To look at a tool's schema takes its time, and few objects of the edge serve them all. */
@@ -209,6 +231,8 @@ const naming = z.object({
     uri: z.string().optional(),
   }),
 })
+const rpcError = z.looseObject({ code: z.number(), message: z.string() })
+const HEADER_MISMATCH = -32020
 const BAD_STATE = {
   error: {
     code: -32602,

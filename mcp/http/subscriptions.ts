@@ -6,6 +6,7 @@ import {
 } from '@modelcontextprotocol/server'
 import * as z from 'zod'
 import { ServerError } from '../errors.ts'
+import type { Limits } from '../limits.ts'
 import type { Principal, SessionId } from '../session/ids.ts'
 import type { Relay } from '../session/peers.ts'
 import type { SessionHolder } from '../session/router.ts'
@@ -20,16 +21,26 @@ export interface Listening {
   readonly deaf: () => void
 }
 
+interface SubscriptionsOptions {
+  readonly holder: SessionHolder
+  readonly pack: Pack
+  /** Unset: no other process serves this server's clients. */
+  readonly relay?: Relay | undefined
+  readonly limits: Pick<Limits, 'maxListeners'>
+}
+
 /** What there is to hear: lists that change for everybody, and one's own sessions. */
 export class Subscriptions {
   /** Where changed lists are told. */
   readonly lists: ServerEventBus
   readonly #holder: SessionHolder
   readonly #templates: readonly UriTemplate[]
+  readonly #maxListeners: number
   #listeners = 0
 
-  constructor(holder: SessionHolder, pack: Pack, relay: Relay | undefined) {
+  constructor({ holder, pack, relay, limits }: SubscriptionsOptions) {
     this.#holder = holder
+    this.#maxListeners = limits.maxListeners
     this.lists = relay === undefined ? new InMemoryServerEventBus() : relayed(relay)
     this.#templates = (pack.resources ?? []).map(({ template }) => new UriTemplate(template))
   }
@@ -40,7 +51,7 @@ export class Subscriptions {
    */
   async begin(request: JSONRPCRequest, listening: Listening): Promise<JSONRPCRequest> {
     const { bus, signal } = listening
-    if (this.#listeners >= MAX_LISTENERS) {
+    if (this.#listeners >= this.#maxListeners) {
       throw new ServerError('too_many_streams', 'Cannot listen: too many do')
     }
     this.#listeners++
@@ -93,7 +104,6 @@ function relayed(relay: Relay): ServerEventBus {
 }
 
 const LISTS = ['tools_list_changed', 'prompts_list_changed', 'resources_list_changed'] as const
-const MAX_LISTENERS = 1024
 const MAX_URIS = 64
 
 const listenParams = z.looseObject({

@@ -1,3 +1,4 @@
+import type { Clock } from './clock.ts'
 import type { Exchange } from './exchange.ts'
 import type { StreamId } from './ids.ts'
 
@@ -5,6 +6,14 @@ import type { StreamId } from './ids.ts'
 export class Exchanges {
   readonly #byRun = new Map<number, Exchange>()
   readonly #byKey = new Map<string, Exchange>()
+  readonly #clock: Clock
+  readonly #quickReplyMs: number
+  #watching = false
+
+  constructor(clock: Clock, quickReplyMs: number) {
+    this.#clock = clock
+    this.#quickReplyMs = quickReplyMs
+  }
 
   get size(): number {
     return this.#byRun.size
@@ -34,6 +43,21 @@ export class Exchanges {
     exchange.restart(run)
     this.#byRun.set(run, exchange)
     if (key !== undefined) this.#byKey.set(key, exchange)
+  }
+
+  /** Gives calls that take their time a stream. One timer for all: most calls need none. */
+  watch(): void {
+    if (this.#watching) return
+    this.#watching = true
+    const before = new Set(this.#byRun.values())
+    this.#clock.timer(this.#quickReplyMs, () => {
+      this.#watching = false
+      const open = [...this.#byRun.values()]
+      for (const exchange of open.filter((one) => before.has(one))) {
+        exchange.openStream().catch(() => undefined)
+      }
+      if (open.some((one) => one.stream === undefined)) this.watch()
+    })
   }
 
   forget({ run, identity }: Exchange): void {

@@ -42,7 +42,11 @@ export function parseEventId(text: string): Position | undefined {
 
 /** Random bytes from the platform's secure source, as base64url. */
 export function randomText(bytes: number): string {
-  return btoa(String.fromCharCode(...crypto.getRandomValues(new Uint8Array(bytes))))
+  return base64url(crypto.getRandomValues(new Uint8Array(bytes)))
+}
+
+export function base64url(bytes: Uint8Array): string {
+  return btoa(String.fromCharCode(...bytes))
     .replaceAll('+', '-')
     .replaceAll('/', '_')
     .replaceAll('=', '')

@@ -1,4 +1,4 @@
-import { ServerError } from '../errors.ts'
+import { ServerError, messageOf } from '../errors.ts'
 import type { JsonValue, SessionState } from './state.ts'
 import type { Entry, Result, RpcOutcome } from './store.ts'
 
@@ -148,10 +148,6 @@ export async function resultOf(make: () => JsonValue | Promise<JsonValue>): Prom
   } catch (error) {
     return { error: messageOf(error) }
   }
-}
-
-export function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error)
 }
 
 function nameOf(entry: Recorded): string {

@@ -42,7 +42,7 @@ export class LiveSession {
   }
 
   async load(key?: string): Promise<Loaded | undefined> {
-    const loaded = await this.#options.store.load(this.#options.id, key)
+    const loaded = await this.#options.store.load(this.#options.id, { key })
     if (loaded !== undefined) this.#record = loaded.record
     return loaded
   }

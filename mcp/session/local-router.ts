@@ -13,10 +13,13 @@ import type {
   StreamEvent,
   Watch,
 } from './router.ts'
+import { tooManyStreams } from '../errors.ts'
 import { openSession, restoreRuntime } from './open-session.ts'
 import type { RuntimeOptions, SessionRuntime } from './runtime.ts'
 import type { JsonObject, SessionState } from './state.ts'
 import { Followers, locate, type Start } from './streams.ts'
+import { uncounted, type Census } from './census.ts'
+import { Watches } from './watches.ts'
 
 export interface LocalRouterOptions extends Omit<
   RuntimeOptions,
@@ -24,6 +27,8 @@ export interface LocalRouterOptions extends Omit<
 > {
   /** Unset: no other process shares the store. */
   readonly peers?: Peers
+  /** Unset: nobody counts. */
+  readonly census?: Census
   readonly ids: {
     mint(): SessionId
     /** Whether `id` is one of ours; no store is asked about any other. */
@@ -47,19 +52,28 @@ export class LocalRouter implements SessionRouter, SessionHolder {
   /** The calls that run here and have a log, and how to listen to their sessions no longer. */
   readonly #running = new Map<StreamId, () => void>()
   readonly #peers: Peers
-  readonly #watched = new Map<SessionId, Watched>()
+  readonly #watches = new Watches()
+  readonly #census: Census
+  /** How many streams of each session are followed here, or about to be. */
+  readonly #following = new Map<SessionId, number>()
   #sweeping = false
 
   constructor(options: LocalRouterOptions) {
     this.#options = options
     this.#peers = options.peers ?? alone
+    this.#census = options.census ?? uncounted
     this.#followers = new Followers(options.clock)
   }
 
   async open(post: Post): Promise<Opened> {
     const id = this.#options.ids.mint()
+    const { source = post.principal } = post
+    await this.#census.admit(id, source)
     const opened = await openSession(post, this.#runtimeOptions(id))
-    if (opened.kind !== 'opened') return opened
+    if (opened.kind !== 'opened') {
+      this.#census.ended(id, source)
+      return opened
+    }
     this.#touch(id, newHeld(Promise.resolve(opened.runtime)))
     await this.#letGo()
     return { kind: 'opened', id, body: opened.body }
@@ -74,8 +88,10 @@ export class LocalRouter implements SessionRouter, SessionHolder {
   async follow(id: SessionId, principal: Principal, request: FollowRequest): Promise<Following> {
     const { store, log, ids } = this.#options
     // Many streams are open and quiet, so following one takes no runtime.
-    const record = ids.isMinted(id) ? (await store.load(id))?.record : undefined
-    if (record?.principal !== principal) return { kind: 'gone' }
+    const owned = { owner: principal }
+    const record = ids.isMinted(id) ? (await store.load(id, owned))?.record : undefined
+    if (record === undefined) return { kind: 'gone' }
+    this.#census.seen(id, record)
     this.#sweepLater()
     try {
       const start = await locate(store, id, record, request.lastEventId)
@@ -84,6 +100,7 @@ export class LocalRouter implements SessionRouter, SessionHolder {
       if (isOpen && !this.#running.has(start.stream) && (await this.#peers.claim(call))) {
         await this.takeOver(call)
       }
+      this.#reserveStream(id, request.signal)
       return { kind: 'following', after: eventId(start), events: this.#follow(id, start, request) }
     } catch (error) {
       return refusalOf(error, log)
@@ -95,6 +112,8 @@ export class LocalRouter implements SessionRouter, SessionHolder {
       this.#held.delete(id)
       const dropped = await this.#options.store.drop(id)
       this.#endStreams(id)
+      this.#census.ended(id, runtime.record.source)
+      if (dropped) this.#options.log({ event: 'session_ended', session: id, why: 'deleted' })
       await runtime.close()
       return dropped
     })
@@ -111,21 +130,15 @@ export class LocalRouter implements SessionRouter, SessionHolder {
 
   async stateOf(id: string, principal: Principal): Promise<SessionState | undefined> {
     if (!this.#options.ids.isMinted(id)) return undefined
-    const record = (await this.#options.store.load(id as SessionId))?.record
-    return record?.principal === principal ? record.state : undefined
+    const loaded = await this.#options.store.load(id as SessionId, { owner: principal })
+    if (loaded !== undefined) this.#census.seen(id as SessionId, loaded.record)
+    return loaded?.record.state
   }
 
   async watch(id: SessionId, watch: Watch): Promise<void> {
     const version = (await this.#options.store.load(id))?.record.version ?? 0
-    const watched = this.#watched.get(id) ?? { version, by: new Set() }
-    watched.by.add(watch)
-    this.#watched.set(id, watched)
-    const deafen = this.#listen(id)
-    watch.signal.addEventListener('abort', () => {
-      deafen()
-      watched.by.delete(watch)
-      if (watched.by.size === 0) this.#watched.delete(id)
-    })
+    this.#watches.add(id, watch, version)
+    watch.signal.addEventListener('abort', this.#listen(id))
   }
 
   /** Goes on with a call whose lease was claimed for this process. */
@@ -156,9 +169,8 @@ export class LocalRouter implements SessionRouter, SessionHolder {
     principal: Principal | undefined,
     act: (runtime: SessionRuntime) => Promise<T>,
   ): Promise<T | undefined> {
-    let held = this.#held.get(id)
-    if (held === undefined && !this.#options.ids.isMinted(id)) return undefined
-    held ??= newHeld(restoreRuntime(this.#runtimeOptions(id)))
+    if (!(await this.#owns(principal, id))) return undefined
+    const held = this.#held.get(id) ?? newHeld(restoreRuntime(this.#runtimeOptions(id)))
     this.#touch(id, held)
     held.users++
     try {
@@ -169,11 +181,27 @@ export class LocalRouter implements SessionRouter, SessionHolder {
       if (runtime === undefined) this.#held.delete(id)
       if (this.#held.size > this.#options.maxLive) await this.#letGo()
       if (runtime === undefined) return undefined
-      const isTheirs = principal === undefined || runtime.record.principal === principal
-      return isTheirs ? await act(runtime) : undefined
+      const result = await act(runtime)
+      // It may have ended meanwhile.
+      if (this.#held.get(id) === held) this.#census.seen(id, runtime.record)
+      return result
     } finally {
       held.users--
     }
+  }
+
+  /**
+   * Whether the session is the principal's. For all who are told no the store is asked once, so that
+   * also the time it takes says nothing of what there is.
+   */
+  async #owns(principal: Principal | undefined, id: SessionId): Promise<boolean> {
+    const { ids, store } = this.#options
+    const held = this.#held.get(id)
+    if (held === undefined && !ids.isMinted(id)) return false
+    if (principal === undefined) return true
+    const runtime = await held?.runtime.catch(() => undefined)
+    if (runtime?.record.principal === principal) return true
+    return (await store.load(id, { owner: principal })) !== undefined
   }
 
   async *#follow(
@@ -213,7 +241,7 @@ export class LocalRouter implements SessionRouter, SessionHolder {
       case 'followed':
         return this.#followers.supersede(news.stream)
       case 'changed':
-        return this.#tell(id, news.version)
+        return this.#watches.tell(id, news.version)
       case 'ended':
         this.#endStreams(id)
         break
@@ -271,7 +299,7 @@ export class LocalRouter implements SessionRouter, SessionHolder {
       ...this.#options,
       id,
       stateOf: (other, principal) => this.stateOf(other, principal),
-      changed: (version) => this.#tell(id, version),
+      changed: (version) => this.#watches.tell(id, version),
       grown: (stream) => followers.wake(stream),
       detach: (stream) => followers.detach(stream),
       hold: (stream) => {
@@ -289,21 +317,25 @@ export class LocalRouter implements SessionRouter, SessionHolder {
   /** The session is over: there is nothing more to hear of it. */
   #endStreams(id: SessionId): void {
     this.#followers.end(id)
-    for (const { lost } of this.#watched.get(id)?.by ?? []) lost()
+    this.#watches.end(id)
   }
 
-  /** Tells of a version of the state, once. */
-  #tell(id: SessionId, version: number): void {
-    const watched = this.#watched.get(id)
-    if (watched === undefined || version <= watched.version) return
-    watched.version = version
-    for (const { changed } of watched.by) changed()
+  /** Until the follower's signal, which comes at the end of each stream. */
+  #reserveStream(id: SessionId, signal: AbortSignal): void {
+    const open = this.#following.get(id) ?? 0
+    if (open >= this.#options.limits.maxStreamsPerSession) throw tooManyStreams()
+    this.#following.set(id, open + 1)
+    signal.addEventListener('abort', () => {
+      const left = (this.#following.get(id) ?? 1) - 1
+      if (left === 0) this.#following.delete(id)
+      else this.#following.set(id, left)
+    })
   }
 
   async #lookAgain(id: SessionId): Promise<void> {
-    if (!this.#watched.has(id)) return
+    if (!this.#watches.has(id)) return
     const loaded = await this.#options.store.load(id).catch(() => undefined)
-    if (loaded !== undefined) this.#tell(id, loaded.record.version)
+    if (loaded !== undefined) this.#watches.tell(id, loaded.record.version)
   }
 }
 
@@ -311,12 +343,6 @@ export class LocalRouter implements SessionRouter, SessionHolder {
 interface Ear {
   users: number
   readonly stop: () => void
-}
-
-/** A session whose state is watched: its last version that was told of, and who is told. */
-interface Watched {
-  version: number
-  readonly by: Set<Watch>
 }
 
 interface Held {

@@ -1,5 +1,11 @@
 import type { SessionId, StreamId } from './ids.ts'
-import { applyCommit, findReply, type RecordLimits, type StoredSession } from './record.ts'
+import {
+  applyCommit,
+  findReply,
+  isOwnedBy,
+  type RecordLimits,
+  type StoredSession,
+} from './record.ts'
 import type { Append, Entry, SessionStore } from './store.ts'
 
 /** The reference implementation of the store: what it does is what the port promises. */
@@ -15,9 +21,9 @@ export function createMemoryStore(options: MemoryStoreOptions): SessionStore {
   }
 
   return {
-    async load(id, key) {
+    async load(id, { key, owner } = {}) {
       const held = find(id)
-      if (held === undefined) return undefined
+      if (held === undefined || !isOwnedBy(held.session, owner)) return undefined
       held.session = { ...held.session, seenAt: now() }
       const { session } = held
       return { record: session, reply: findReply(session, key, now(), options) }
@@ -34,8 +40,9 @@ export function createMemoryStore(options: MemoryStoreOptions): SessionStore {
       }
       for (const part of appends) {
         const keep = part.stream === session.standalone ? options.standaloneTail : Infinity
-        streams.set(part.stream, extend(streams.get(part.stream), part, keep))
+        streams.set(part.stream, extend(streams.get(part.stream), part, keep, now()))
       }
+      forgetEnded(streams, now() - options.replyRetentionMs)
       sessions.set(id, { session, streams })
       return outcome
     },
@@ -71,9 +78,20 @@ export interface MemoryStoreOptions extends RecordLimits {
 interface Tail {
   readonly at: number
   readonly entries: readonly Entry[]
+  /** When its last entry came. */
+  readonly grownAt: number
 }
 
-const EMPTY: Tail = { at: 1, entries: [] }
+const EMPTY: Tail = { at: 1, entries: [], grownAt: 0 }
+
+/** Streams of calls go when they have ended before `at`. They lie about in that order. */
+function forgetEnded(streams: Map<StreamId, Tail>, at: number): void {
+  for (const [stream, { entries, grownAt }] of streams) {
+    if (entries.at(-1)?.kind !== 'end') continue
+    if (grownAt > at) return
+    streams.delete(stream)
+  }
+}
 
 function isRunning({ entries }: Tail): boolean {
   return entries[0]?.kind === 'begin' && entries.at(-1)?.kind !== 'end'
@@ -83,8 +101,8 @@ function nextPlace({ at, entries }: Tail = EMPTY): number {
   return at + entries.length
 }
 
-function extend(tail: Tail = EMPTY, { entries }: Append, keep: number): Tail {
+function extend(tail: Tail = EMPTY, { entries }: Append, keep: number, grownAt: number): Tail {
   const all = [...tail.entries, ...entries]
   const dropped = Math.max(0, all.length - keep)
-  return { at: tail.at + dropped, entries: all.slice(dropped) }
+  return { at: tail.at + dropped, entries: all.slice(dropped), grownAt }
 }

@@ -12,7 +12,8 @@ import {
   type JSONRPCResultResponse,
   type RequestId,
 } from '@modelcontextprotocol/server'
-import { ServerError } from '../errors.ts'
+import { ServerError, tooLarge } from '../errors.ts'
+import type { Limits } from '../limits.ts'
 import type { JsonObject } from './state.ts'
 import type { RpcOutcome } from './store.ts'
 
@@ -22,19 +23,22 @@ export type Incoming =
   | { kind: 'notification'; message: JSONRPCNotification }
   | { kind: 'response'; message: JSONRPCResultResponse | JSONRPCErrorResponse }
 
-const MAX_DEPTH = 64
-const MAX_ID_LENGTH = 256
+type MessageLimits = Pick<Limits, 'maxDepth' | 'maxIdLength' | 'maxInitializeBytes'>
 
 /** Throws `parse_error` for what is not JSON and `invalid_request` for what is not one message. */
-export function parseMessage(text: string): Incoming {
-  if (depthOf(text) > MAX_DEPTH) throw refused(`it nests deeper than ${MAX_DEPTH} levels`)
+export function parseMessage(text: string, { maxDepth, maxIdLength }: MessageLimits): Incoming {
+  if (depthOf(text) > maxDepth) throw refused(`it nests deeper than ${maxDepth} levels`)
   const message = parseJson(text)
   if (Array.isArray(message)) throw refused('batches are not part of the protocol')
   if (typeof message !== 'object' || message === null) throw refused('it is not an object')
-  if ('id' in message && !isRequestId(message.id)) {
-    throw refused(`id must be an integer or a string of up to ${MAX_ID_LENGTH} characters`)
+  if ('id' in message && !isRequestId(message.id, maxIdLength)) {
+    throw refused(`id must be an integer or a string of up to ${maxIdLength} characters`)
   }
-  if (isJSONRPCRequest(message)) return { kind: 'request', message }
+  if (isJSONRPCRequest(message)) {
+    const { progressToken = 0 } = message.params?._meta ?? {}
+    if (isRequestId(progressToken, maxIdLength)) return { kind: 'request', message }
+    throw refused('its progress token is not what an id may be')
+  }
   if (!('id' in message) && isJSONRPCNotification(message)) return { kind: 'notification', message }
   if (isJSONRPCResultResponse(message) || isJSONRPCErrorResponse(message)) {
     return { kind: 'response', message }
@@ -45,11 +49,12 @@ export function parseMessage(text: string): Incoming {
 export type InitializeMessage = JSONRPCRequest & InitializeRequest
 
 /** What a POST without a session id must be: the request that begins one. */
-export function parseInitialize(text: string): InitializeMessage {
-  const { kind, message } = parseMessage(text)
+export function parseInitialize(text: string, limits: MessageLimits): InitializeMessage {
+  const { kind, message } = parseMessage(text, limits)
   if (kind !== 'request' || message.method !== 'initialize') {
     throw new ServerError('session_required', 'Bad Request: the mcp-session-id header is missing')
   }
+  if (text.length > limits.maxInitializeBytes) throw tooLarge(limits.maxInitializeBytes)
   if (isInitializeRequest(message)) return message
   throw new ServerError(
     'invalid_params',
@@ -82,8 +87,8 @@ function refused(why: string): ServerError {
   return new ServerError('invalid_request', `Cannot accept message: ${why}`)
 }
 
-function isRequestId(id: unknown): id is RequestId {
-  return typeof id === 'string' ? id.length <= MAX_ID_LENGTH : Number.isSafeInteger(id)
+function isRequestId(id: unknown, maxLength: number): id is RequestId {
+  return typeof id === 'string' ? id.length <= maxLength : Number.isSafeInteger(id)
 }
 
 /** How deep brackets nest outside strings; read off the text, so that no parser meets the depth. */

@@ -9,9 +9,9 @@ export async function openSession(
   options: RuntimeOptions,
 ): Promise<{ kind: 'opened'; runtime: SessionRuntime; body: string } | Unserved> {
   try {
-    const request = parseInitialize(post.body)
+    const request = parseInitialize(post.body, options.limits)
     const runtime = new SessionRuntime(options)
-    const outcome = await runtime.begin(request, post.principal)
+    const outcome = await runtime.begin(request, post)
     return { kind: 'opened', runtime, body: JSON.stringify(respond(request.id, outcome)) }
   } catch (error) {
     return refusalOf(error, options.log)

@@ -1,9 +1,9 @@
 import type { JSONRPCNotification, JSONRPCRequest } from '@modelcontextprotocol/server'
-import { isAway, sessionNotFound } from '../errors.ts'
+import { isAway, messageOf, sessionNotFound } from '../errors.ts'
 import { questionId } from './call-log.ts'
 import { AWAY_MS } from './clock.ts'
 import type { Exchange } from './exchange.ts'
-import { Abandoned, messageOf, resultOf, stateOf, valueOf, type Operation } from './journal.ts'
+import { Abandoned, resultOf, stateOf, valueOf, type Operation } from './journal.ts'
 import { freeze, type JsonValue, type SessionState } from './state.ts'
 import type { Entry, RpcOutcome, SessionRecord } from './store.ts'
 

@@ -15,7 +15,7 @@ type DatedReply = Reply & { readonly at: number }
 export interface RecordLimits {
   /** A reply record is kept at least this long, unless its router has settled it before. */
   readonly replyRetentionMs: number
-  readonly maxReplies: number
+  readonly maxRepliesPerSession: number
 }
 
 /** The rules of a commit, for stores that hold the whole session in one place. Pure. */
@@ -44,6 +44,11 @@ export function applyCommit(
     replies: nextReplies(base.replies, commit, now, limits),
   }
   return { outcome: { kind: 'committed', version }, session }
+}
+
+/** Whether a session may be shown to `owner`, if one is named. */
+export function isOwnedBy({ principal }: SessionRecord, owner: Principal | undefined): boolean {
+  return owner === undefined || principal === owner
 }
 
 /** The reply recorded under `key`, unless it has aged: what it speaks of may be gone. */
@@ -75,7 +80,9 @@ function nextReplies(
     const isTheirs = attempt !== undefined && attempt.sender === settled?.sender
     return !hasAged(one, now, limits) && !(isTheirs && attempt.number < settled.below)
   })
-  return reply === undefined ? kept : [...kept, { ...reply, at: now }].slice(-limits.maxReplies)
+  return reply === undefined
+    ? kept
+    : [...kept, { ...reply, at: now }].slice(-limits.maxRepliesPerSession)
 }
 
 function newSession(begin: NonNullable<Commit['begin']>, now: number): StoredSession {
@@ -117,6 +124,7 @@ const streamId = z.custom<StreamId>(
 )
 const begin = z.object({
   principal: z.custom<Principal>((value) => typeof value === 'string'),
+  source: z.string().optional(),
   initialize: jsonObject,
   standalone: streamId,
 })

@@ -49,6 +49,8 @@ export interface Watch {
 /** One POST, as it reaches a session's holder. Plain data: it crosses machines. */
 export interface Post {
   readonly principal: Principal
+  /** Whose share of sessions a new one is of; unset: the principal's. */
+  readonly source?: string | undefined
   /** The body: UTF-8 was checked, JSON was not. */
   readonly body: string
   /** The `Idempotency-Key` header. */
@@ -86,11 +88,15 @@ export type Answer =
 export type Unserved = Refused | { readonly kind: 'gone' }
 
 /** The message was not run. `body` is a JSON-RPC error. */
-export type Refused = { readonly kind: 'refused'; readonly status: number; readonly body: string }
+export interface Refused {
+  readonly kind: 'refused'
+  readonly status: number
+  readonly body: string
+}
 
 export interface FollowRequest {
   readonly lastEventId?: string | undefined
-  /** Aborted when nobody listens any more. */
+  /** Aborted when nobody listens any more, and when the stream has ended. */
   readonly signal: AbortSignal
 }
 

@@ -5,6 +5,7 @@ import type {
   ServerContext,
 } from '@modelcontextprotocol/server'
 import { ServerError, sessionNotFound } from '../errors.ts'
+import type { Limits } from '../limits.ts'
 import type { Log } from '../log.ts'
 import type { Status } from '../status.ts'
 import { createCall, type Call } from './call.ts'
@@ -30,8 +31,8 @@ import { createRoundCall } from './round-call.ts'
 import { runRound } from './round.ts'
 import { REVISIONS } from './revisions.ts'
 import { createServer, refuseUnsafeKeys, resultOf, type ServerHost } from './server.ts'
-import { settingsChange } from './settings.ts'
-import type { JsonObject } from './state.ts'
+import { checkSettings, settingsChange } from './settings.ts'
+import type { JsonObject, SessionState } from './state.ts'
 import type { RpcOutcome, SessionRecord } from './store.ts'
 import type { Pack } from './tool.ts'
 import { SessionTransport, type Response } from './transport.ts'
@@ -52,11 +53,9 @@ export interface RuntimeOptions extends Omit<LiveSessionOptions, 'shownAt'> {
   readonly letGo: (stream: StreamId, ended: boolean) => void
 }
 
-interface RuntimeLimits {
+interface RuntimeLimits extends Limits {
   /** A call that has not replied by then is answered with a stream. */
   readonly quickReplyMs: number
-  /** Requests of one session that may run at once. */
-  readonly maxCalls: number
   /** How long a question to the client may stay open. */
   readonly askTimeoutMs: number
 }
@@ -68,15 +67,17 @@ export class SessionRuntime {
   readonly #options: RuntimeOptions
   readonly #session: LiveSession
   readonly #transport: SessionTransport
-  readonly #exchanges = new Exchanges()
+  readonly #exchanges: Exchanges
   readonly #rounds = new Set<Promise<unknown>>()
   readonly #host: ExchangeHost
-  #watching = false
+  /** Requests that are about to run. */
+  #arriving = 0
 
   constructor(options: RuntimeOptions) {
     const { id, pack, log } = options
     const shownAt = (pack.resources ?? []).map((resource) => resource.uriOf(id))
     this.#options = options
+    this.#exchanges = new Exchanges(options.clock, options.limits.quickReplyMs)
     this.#session = new LiveSession({ ...options, shownAt })
     this.#host = {
       session: this.#session,
@@ -100,14 +101,20 @@ export class SessionRuntime {
     return this.#session.record
   }
 
-  async begin(request: InitializeMessage, principal: Principal): Promise<RpcOutcome> {
+  async begin(
+    request: InitializeMessage,
+    { principal, source }: Pick<Post, 'principal' | 'source'>,
+  ): Promise<RpcOutcome> {
     await this.#connect()
     const initialize = request.params as JsonObject
     const outcome = await this.#transport.ask('initialize', initialize)
-    await this.#session.begin({ principal, initialize, standalone: createStreamId() })
+    const standalone = createStreamId()
+    await this.#session.begin({ principal, source, initialize, standalone })
     const { name, version } = request.params.clientInfo
     const { log, id } = this.#options
-    log({ event: 'session_opened', session: id, client: `${name} ${version}` })
+    const client = `${name} ${version}`
+    const from = source === principal ? undefined : source
+    log({ event: 'session_opened', session: id, client, principal, from })
     return outcome
   }
 
@@ -130,7 +137,7 @@ export class SessionRuntime {
   /** Takes one POST. Never throws: what goes wrong is part of the answer. */
   async deliver(post: Post): Promise<Answer> {
     try {
-      const incoming = parseMessage(post.body)
+      const incoming = parseMessage(post.body, this.#options.limits)
       if (incoming.kind === 'request') return await this.#request(incoming.message, post)
       if (incoming.kind === 'notification') await this.#notification(incoming.message)
       else await this.#response(incoming.message)
@@ -196,8 +203,12 @@ export class SessionRuntime {
       throw new ServerError('invalid_request', 'Cannot initialize session: it has begun already')
     }
     this.#mustTakeMore()
+    checkSettings(request, this.record.settings, this.#options.limits)
     this.#settle(post.attempt)
-    const identity = await identify(request, post, this.#options.pack.tools)
+    // It has its place from here on: others may come while it waits.
+    this.#arriving++
+    const identified = identify(request, post, this.#options.pack.tools)
+    const identity = await identified.finally(() => this.#arriving--)
     const running = this.#exchanges.withKey(identity?.key)
     if (running !== undefined && running.identity?.fingerprint !== identity?.fingerprint) {
       return answerTo(request, { kind: 'failed', error: keyConflict() })
@@ -206,7 +217,8 @@ export class SessionRuntime {
   }
 
   #mustTakeMore(): void {
-    if (this.#exchanges.size + this.#rounds.size < this.#options.limits.maxCalls) return
+    const running = this.#exchanges.size + this.#rounds.size + this.#arriving
+    if (running < this.#options.limits.maxCallsPerSession) return
     throw new ServerError('too_many_calls', 'Cannot run call: the session runs too many')
   }
 
@@ -217,7 +229,7 @@ export class SessionRuntime {
   #start(request: JSONRPCRequest, identity: Exchange['identity']): Exchange {
     const exchange = new Exchange(request, identity, this.#host)
     this.#begin(exchange)
-    this.#watch()
+    this.#exchanges.watch()
     return exchange
   }
 
@@ -240,21 +252,6 @@ export class SessionRuntime {
     log({ event: 'commit_conflict', session: id, expected: this.record.version })
     await this.#session.load()
     this.#run(exchange)
-  }
-
-  /** Gives calls that take their time a stream. One timer for all: most calls need none. */
-  #watch(): void {
-    if (this.#watching) return
-    this.#watching = true
-    const before = new Set(this.#exchanges)
-    this.#options.clock.timer(this.#options.limits.quickReplyMs, () => {
-      this.#watching = false
-      const open = [...this.#exchanges]
-      for (const exchange of open.filter((one) => before.has(one))) {
-        exchange.openStream().catch(() => undefined)
-      }
-      if (open.some((one) => one.stream === undefined)) this.#watch()
-    })
   }
 
   async #replied(run: number, outcome: RpcOutcome): Promise<void> {
@@ -310,7 +307,7 @@ export class SessionRuntime {
 
   #callOf(ctx: ServerContext): Call {
     const exchange = this.#exchange(Number(ctx.mcpReq.id))
-    refuseUnsafeKeys(exchange.request.params?.['arguments'])
+    refuseUnsafeKeys(exchange.request.params)
     const { mcpReq } = ctx
     const { signal, _meta } = mcpReq
     // How long a question stays open is recorded with it; no second watch is to cut it short.
@@ -327,9 +324,17 @@ export class SessionRuntime {
   }
 
   #callOptions(signal: AbortSignal) {
-    const { id: session, instance, clock, status, stateOf } = this.#options
+    const { id: session, instance, clock, status } = this.#options
+    const stateOf: StateOf = (other, owner) => this.#stateOf(other, owner)
     const { principal } = this.record
     return { session, principal, instance, clock, status, stateOf, signal }
+  }
+
+  async #stateOf(other: string, owner: Principal): Promise<SessionState | undefined> {
+    const { id, stateOf, log } = this.#options
+    const state = await stateOf(other, owner)
+    if (state !== undefined && other !== id) log({ event: 'session_read', session: other, by: id })
+    return state
   }
 
   #exchange(run: number): Exchange {

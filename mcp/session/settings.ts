@@ -1,4 +1,6 @@
 import type { JSONRPCRequest } from '@modelcontextprotocol/server'
+import { ServerError } from '../errors.ts'
+import type { Limits } from '../limits.ts'
 import type { RpcOutcome, Settings } from './store.ts'
 
 export type SettingsChange = (settings: Settings) => Settings
@@ -21,4 +23,23 @@ export function settingsChange(
     default:
       return undefined
   }
+}
+
+const MAX_URI_LENGTH = 2048
+
+/** Throws for a request that would have the session remember too much. */
+export function checkSettings(
+  { method, params }: JSONRPCRequest,
+  { subscriptions }: Settings,
+  { maxSubscriptions }: Pick<Limits, 'maxSubscriptions'>,
+): void {
+  if (method !== 'resources/subscribe') return
+  const uri = String(params?.['uri'])
+  if (uri.length > MAX_URI_LENGTH) {
+    const why = `its URI is longer than ${MAX_URI_LENGTH} characters`
+    throw new ServerError('invalid_params', `Cannot subscribe to resource: ${why}`)
+  }
+  if (subscriptions.length < maxSubscriptions || subscriptions.includes(uri)) return
+  const why = `the session has ${maxSubscriptions} subscriptions`
+  throw new ServerError('too_many_subscriptions', `Cannot subscribe to resource: ${why}`)
 }

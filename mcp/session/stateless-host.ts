@@ -10,7 +10,7 @@ import {
   type LoggingLevel,
   type ServerContext,
 } from '@modelcontextprotocol/server'
-import { httpStatusOf, isServerError } from '../errors.ts'
+import { httpStatusOf, isServerError, messageOf } from '../errors.ts'
 import type { Log } from '../log.ts'
 import type { Status } from '../status.ts'
 import type { Call } from './call.ts'
@@ -46,6 +46,8 @@ export interface Caller {
   readonly params: JsonObject
   /** What the rounds before this one have come to. */
   before?: RoundState
+  /** Set if the session that the request names is there, and the caller's. */
+  held?: true
   /** Set if the request is to be refused as a whole, and not its tool's call. */
   refusal?: Refused
 }
@@ -75,7 +77,10 @@ export class StatelessHost implements ServerHost {
   }
 
   async stateOf(session: string, ctx: ServerContext): Promise<SessionState | undefined> {
-    return this.#options.holder.stateOf(session, callerOf(ctx).post.principal)
+    const caller = callerOf(ctx)
+    const state = await this.#options.holder.stateOf(session, caller.post.principal)
+    if (state !== undefined) caller.held = true
+    return state
   }
 
   async run(
@@ -85,7 +90,7 @@ export class StatelessHost implements ServerHost {
   ): Promise<CallToolResult | InputRequiredResult> {
     const caller = callerOf(ctx)
     try {
-      refuseUnsafeKeys(caller.params['arguments'])
+      refuseUnsafeKeys(caller.params)
       if (tool.name === OPEN_SESSION) return resultOf(await this.#open(ctx))
       const result = await this.#round(tool, input, ctx)
       return (result ?? failure(GONE)) as CallToolResult
@@ -108,7 +113,7 @@ export class StatelessHost implements ServerHost {
       clientInfo: envelope[CLIENT_INFO_META_KEY] ?? { name: 'unknown', version: '0' },
     }
     const body = JSON.stringify({ jsonrpc: '2.0', id: 0, method: 'initialize', params })
-    const opened = await holder.open({ principal: post.principal, body })
+    const opened = await holder.open({ principal: post.principal, source: post.source, body })
     if (opened.kind === 'opened') {
       return { session: opened.id, expires_after_seconds: ttlMs / 1000, instance }
     }
@@ -122,15 +127,17 @@ export class StatelessHost implements ServerHost {
     ctx: ServerContext,
   ): Promise<JsonObject | undefined> {
     const { holder, instance, clock, status } = this.#options
-    const { principal, attempt } = callerOf(ctx).post
+    const caller = callerOf(ctx)
+    const { principal, attempt } = caller.post
     const request = await this.#requestOf(ctx)
     const client = clientOf(ctx)
     const act = async (call: Call): Promise<JsonObject> => {
+      if (!tool.stateless) caller.held = true
       try {
         return resultOf(await tool.run(call, input))
       } catch (error) {
         if (isServerError(error) || error instanceof Unaskable) throw error
-        return failure(error instanceof Error ? error.message : String(error))
+        return failure(messageOf(error))
       }
     }
     if (!tool.stateless) {

@@ -10,9 +10,10 @@ import type { JsonObject, JsonValue, SessionState } from './state.ts'
 export interface SessionStore {
   /**
    * The session as last committed, and the reply it has under `key`; `undefined` if it never was,
-   * has expired or was dropped. A use: expiry slides.
+   * has expired, was dropped or is not `owner`'s. A use of its owner's, or of whoever need not say
+   * who asks: expiry slides.
    */
-  load(id: SessionId, key?: string): Promise<Loaded | undefined>
+  load(id: SessionId, asked?: Asked): Promise<Loaded | undefined>
 
   /** Applies `commit` to the session, or says why nothing was applied. A use: expiry slides. */
   commit(id: SessionId, commit: Commit): Promise<CommitOutcome>
@@ -30,6 +31,11 @@ export interface SessionStore {
   drop(id: SessionId): Promise<boolean>
 }
 
+export interface Asked {
+  readonly owner?: Principal | undefined
+  readonly key?: string | undefined
+}
+
 export interface Loaded {
   readonly record: SessionRecord
   readonly reply?: Reply | undefined
@@ -37,6 +43,8 @@ export interface Loaded {
 
 export interface SessionRecord {
   readonly principal: Principal
+  /** Whose share of sessions this one is of. */
+  readonly source?: string | undefined
   /** The `params` of the `initialize` request that began the session. */
   readonly initialize: JsonObject
   readonly settings: Settings
@@ -56,7 +64,7 @@ export interface Settings {
 
 export interface Commit {
   /** Makes the session; refused with `conflict` if there is one. */
-  readonly begin?: Pick<SessionRecord, 'principal' | 'initialize' | 'standalone'>
+  readonly begin?: Pick<SessionRecord, 'principal' | 'source' | 'initialize' | 'standalone'>
   /** A new state, and the version it was computed from. */
   readonly change?: { readonly from: number; readonly state: SessionState }
   readonly settings?: Settings

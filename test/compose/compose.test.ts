@@ -7,6 +7,8 @@ import { callTool, openSession, until, type Fetch } from '../support/mcp.ts'
 const SERVICES = ['haproxy', 'mcp-server-1', 'mcp-server-2', 'mcp-server-3', 'redis']
 const INSTANCES = SERVICES.filter((service) => service.startsWith('mcp-server'))
 
+const PASSWORD = '/run/holdfast/redis-password'
+
 const viaHaproxy: Fetch = (request) =>
   fetch(new Request(`http://localhost:8080${new URL(request.url).pathname}`, request))
 
@@ -30,6 +32,28 @@ describe('the fleet in containers', () => {
       const write = compose('exec', '-T', service, 'touch', '/usr/local/bin/anything')
       await expect(write).rejects.toThrow('Read-only file system')
     }
+  })
+
+  it('lets nobody into Redis without the password, and the instances do what they have to', async () => {
+    const redis = (...command: string[]) =>
+      compose('exec', '-T', 'redis', 'redis-cli', '-e', ...command)
+    await expect(redis('ping')).rejects.toThrow('NOAUTH')
+    await expect(redis('--user', 'default', '--pass', 'wrong', 'ping')).rejects.toThrow('WRONGPASS')
+    const password = (await compose('exec', '-T', 'mcp-server-1', 'cat', PASSWORD)).trim()
+    expect(password).toMatch(/^[0-9a-f]{64}$/)
+    const asInstance = (...command: string[]) =>
+      redis('--no-auth-warning', '--user', 'holdfast', '--pass', password, ...command)
+    expect(await asInstance('ping')).toBe('PONG\n')
+    for (const command of [
+      ['keys', '*'],
+      ['flushall'],
+      ['acl', 'list'],
+      ['hget', 'other', 'key'],
+    ]) {
+      await expect(asInstance(...command)).rejects.toThrow('NOPERM')
+    }
+    const overwrite = compose('exec', '-T', 'mcp-server-1', 'sh', '-c', `echo x >${PASSWORD}`)
+    await expect(overwrite).rejects.toThrow('Read-only file system')
   })
 
   it('goes on with a session whose instance is killed, and takes the instance back', async () => {
@@ -74,6 +98,15 @@ describe('the fleet in containers', () => {
     await callTool(viaHaproxy, session, 'increment_counter')
     await compose('down')
     await up()
+    expect((await callTool(viaHaproxy, session, 'increment_counter'))['counter']).toBe(2)
+  })
+
+  it('keeps them while Redis is killed, and started again', async () => {
+    const session = await openSession(viaHaproxy)
+    await callTool(viaHaproxy, session, 'increment_counter')
+    await compose('kill', 'redis')
+    await compose('start', 'redis')
+    await until(routable, ({ length }) => length === 3)
     expect((await callTool(viaHaproxy, session, 'increment_counter'))['counter']).toBe(2)
   })
 

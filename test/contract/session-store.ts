@@ -102,8 +102,8 @@ export function sessionStoreContract(name: string, useStore: UseStore): void {
     it('finds the reply of a key, and none for another', () =>
       useBegun(useStore, async ({ store, id }) => {
         await store.commit(id, { reply: reply('k', 1) })
-        expect((await store.load(id, 'k'))?.reply).toMatchObject(reply('k', 1))
-        expect((await store.load(id, 'l'))?.reply).toBeUndefined()
+        expect((await store.load(id, { key: 'k' }))?.reply).toMatchObject(reply('k', 1))
+        expect((await store.load(id, { key: 'l' }))?.reply).toBeUndefined()
         expect((await store.load(id))?.reply).toBeUndefined()
       }))
 
@@ -111,7 +111,7 @@ export function sessionStoreContract(name: string, useStore: UseStore): void {
       useBegun(useStore, async ({ store, id, advance, retentionMs }) => {
         await store.commit(id, { reply: reply('k', 1) })
         await advance(retentionMs + 1)
-        expect((await store.load(id, 'k'))?.reply).toBeUndefined()
+        expect((await store.load(id, { key: 'k' }))?.reply).toBeUndefined()
         expect((await store.commit(id, { reply: reply('k', 2) })).kind).toBe('committed')
       }))
 

@@ -65,7 +65,13 @@ async function crashAround(id: string, act: () => unknown): Promise<unknown> {
 
 function storePrototype(): ObjectStore {
   const storage = { kv: { get: () => undefined } } as never
-  const options = { now: Date.now, ttlMs: 1, touchMs: 1, replyRetentionMs: 1, maxReplies: 1 }
+  const options = {
+    now: Date.now,
+    ttlMs: 1,
+    touchMs: 1,
+    replyRetentionMs: 1,
+    maxRepliesPerSession: 1,
+  }
   return Object.getPrototypeOf(createSqliteStore(storage, options)) as ObjectStore
 }
 

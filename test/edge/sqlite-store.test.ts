@@ -14,7 +14,7 @@ sessionStoreContract('Durable Object', async (body) => {
   const stub = SESSION_OBJECTS.get(SESSION_OBJECTS.newUniqueId())
   await runInDurableObject(stub, async (_object, { storage, id }) => {
     let now = Date.now()
-    const limits = { replyRetentionMs: 300_000, maxReplies: 1024 }
+    const limits = { replyRetentionMs: 300_000, maxRepliesPerSession: 1024 }
     const store = createSqliteStore(storage, { ttlMs, touchMs, now: () => now, ...limits })
     const advance = (ms: number): void => void (now += ms)
     await body({
@@ -39,7 +39,7 @@ describe('what a Durable Object has on record of when its session was used', () 
     const stub = SESSION_OBJECTS.get(SESSION_OBJECTS.newUniqueId())
     return runInDurableObject(stub, async (_object, { storage, id }) => {
       let now = Date.now()
-      const limits = { replyRetentionMs: 300_000, maxReplies: 1024 }
+      const limits = { replyRetentionMs: 300_000, maxRepliesPerSession: 1024 }
       const open = (): ObjectStore =>
         createSqliteStore(storage, { ttlMs, touchMs, now: () => now, ...limits })
       await body(open, (ms) => void (now += ms), id.toString() as SessionId)

@@ -49,12 +49,14 @@ describe('HAProxy', () => {
     ['idempotency-key', () => ['a', 'b']],
     ['mcp-protocol-version', () => ['2025-11-25', '2025-06-18']],
     ['last-event-id', () => ['a.1', 'b.1']],
+    ['authorization', () => ['Bearer a', 'Bearer b']],
   ])('lets no request with two %s headers through to an instance', async (name, values) => {
     const before = await fleet.servers()
     const headers = { ...POST_HEADERS, 'mcp-session-id': session, [name]: values() }
     const response = await postRaw(headers, toolCall('increment_counter'))
     expect(response.statusCode).toBe(400)
     expect(response.headers['content-type']).toBe('application/json')
+    expect(response.headers['cache-control']).toBe('no-store')
     expect(JSON.parse(await text(response))).toEqual({
       jsonrpc: '2.0',
       id: null,
@@ -95,6 +97,7 @@ describe('HAProxy', () => {
     const response = await send(fleet.fetch, session, toolCall('increment_counter'))
     expect(response.status).toBe(503)
     expect(response.headers.get('retry-after')).toBe('1')
+    expect(response.headers.get('cache-control')).toBe('no-store')
     expect(response.headers.get('content-type')).toBe('application/json')
     expect(await response.json()).toEqual({
       jsonrpc: '2.0',

@@ -40,7 +40,12 @@ beforeAll(async () => {
   server = await startRedis()
   redis = createClient({ url: server.url })
   await redis.connect()
-  store = createRedisStore(redis, { ttlMs: 1_800_000, replyRetentionMs: 300_000, now: Date.now })
+  store = createRedisStore(redis, {
+    ttlMs: 1_800_000,
+    replyRetentionMs: 300_000,
+    maxRepliesPerSession: 1024,
+    now: Date.now,
+  })
 })
 afterEach(() => redis.flushAll())
 afterAll(async () => {

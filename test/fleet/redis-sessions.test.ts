@@ -15,7 +15,12 @@ beforeAll(async () => {
   server = await startRedis()
   redis = createClient({ url: server.url })
   await redis.connect()
-  const options = { ttlMs: 1_800_000, replyRetentionMs: 300_000, now: Date.now }
+  const options = {
+    ttlMs: 1_800_000,
+    replyRetentionMs: 300_000,
+    maxRepliesPerSession: 1024,
+    now: Date.now,
+  }
   const store = createRedisStore(redis, options)
   instances = ['local-1', 'local-2', 'local-3'].map((instance) =>
     createLocalApp({ store, instance }),

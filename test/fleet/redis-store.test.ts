@@ -29,7 +29,12 @@ afterAll(async () => {
 
 sessionStoreContract('Redis', async (body) => {
   let now = Date.now()
-  const store = createRedisStore(redis, { ttlMs, replyRetentionMs: 300_000, now: () => now })
+  const store = createRedisStore(redis, {
+    ttlMs,
+    replyRetentionMs: 300_000,
+    maxRepliesPerSession: 1024,
+    now: () => now,
+  })
   // Braces, stars and colons mean something to Redis; in an id they must mean nothing.
   const id = `*?[a-z]:{x}${randomText(6)}` as SessionId
   const advance = async (ms: number): Promise<void> => {
@@ -52,7 +57,12 @@ const reply = (key: string) => ({
 
 it('all keys of a session expire at one instant, and each use moves it', async () => {
   const id = randomText(9) as SessionId
-  const store = createRedisStore(redis, { ttlMs, replyRetentionMs: 300_000, now: Date.now })
+  const store = createRedisStore(redis, {
+    ttlMs,
+    replyRetentionMs: 300_000,
+    maxRepliesPerSession: 1024,
+    now: Date.now,
+  })
   await store.commit(id, { begin, reply: reply('k') })
   const instants = async (): Promise<Set<number>> => {
     const keys = await redis.keys(`mcp:{${id}}:*`)
@@ -74,7 +84,12 @@ it('all keys of a session expire at one instant, and each use moves it', async (
 it('replies and ended streams go when they have aged, the rest stays', async () => {
   let now = 1_000_000
   const id = randomText(9) as SessionId
-  const store = createRedisStore(redis, { ttlMs, replyRetentionMs: 300_000, now: () => now })
+  const store = createRedisStore(redis, {
+    ttlMs,
+    replyRetentionMs: 300_000,
+    maxRepliesPerSession: 1024,
+    now: () => now,
+  })
   const [ended, open] = [createStreamId(), createStreamId()]
   const message = { jsonrpc: '2.0', method: 'm' } as const
   await store.commit(id, { begin, reply: reply('old') })
@@ -86,21 +101,48 @@ it('replies and ended streams go when they have aged, the rest stays', async () 
   }
   now += 300_001
   await store.commit(id, { reply: reply('new') })
-  expect((await store.load(id, 'old'))?.reply).toBeUndefined()
-  expect((await store.load(id, 'new'))?.reply).toBeDefined()
+  expect((await store.load(id, { key: 'old' }))?.reply).toBeUndefined()
+  expect((await store.load(id, { key: 'new' }))?.reply).toBeDefined()
   expect(await store.entries(id, ended, 0)).toBeUndefined()
   expect((await store.entries(id, open, 0))?.entries).toHaveLength(1)
+})
+
+it('keeps no more replies and ended streams than it may, and the youngest of them', async () => {
+  const id = randomText(9) as SessionId
+  const limits = { replyRetentionMs: 300_000, maxRepliesPerSession: 4 }
+  let now = 1_000_000
+  const store = createRedisStore(redis, { ttlMs, ...limits, now: () => now++ })
+  const running = createStreamId()
+  const message = { jsonrpc: '2.0', method: 'm' } as const
+  const request = { jsonrpc: '2.0', id: 1, method: 'm' } as const
+  const begun = [{ stream: running, at: 1, entries: [{ kind: 'begin', request }] }] as const
+  await store.commit(id, { begin, append: begun })
+  for (let from = 0; from < 48; from++) {
+    const stream = createStreamId()
+    const append = [{ stream, at: 1, entries: [{ kind: 'end', message }] }] as const
+    await store.commit(id, { reply: reply(`${from}`), change: { from, state: {} }, append })
+  }
+  // A bound of 32, which is looked after at each sixteenth commit.
+  expect(await redis.zCard(`mcp:{${id}}:ages`)).toBeLessThanOrEqual(32 + 2 * 16)
+  expect((await store.load(id, { key: '0' }))?.reply).toBeUndefined()
+  expect((await store.load(id, { key: '47' }))?.reply).toBeDefined()
+  expect(await store.running(id)).toEqual([running])
 })
 
 it("keeps the router's own replies for a minute, and those of a client's key for longer", async () => {
   let now = 1_000_000
   const id = randomText(9) as SessionId
-  const store = createRedisStore(redis, { ttlMs, replyRetentionMs: 300_000, now: () => now })
+  const store = createRedisStore(redis, {
+    ttlMs,
+    replyRetentionMs: 300_000,
+    maxRepliesPerSession: 1024,
+    now: () => now,
+  })
   await store.commit(id, { begin, reply: reply('client/k') })
   const attempt = { sender: 's', number: 0 }
   await store.commit(id, { reply: { ...reply('router/s/0'), attempt } })
   const kept = async (key: string): Promise<boolean> =>
-    (await store.load(id, key))?.reply !== undefined
+    (await store.load(id, { key }))?.reply !== undefined
   now += 59_999
   expect(await kept('router/s/0')).toBe(true)
   now += 1
@@ -114,16 +156,26 @@ it("keeps the router's own replies for a minute, and those of a client's key for
 it("keeps the router's own replies no longer than those of clients", async () => {
   let now = 1_000_000
   const id = randomText(9) as SessionId
-  const store = createRedisStore(redis, { ttlMs, replyRetentionMs: 5000, now: () => now })
+  const store = createRedisStore(redis, {
+    ttlMs,
+    replyRetentionMs: 5000,
+    maxRepliesPerSession: 1024,
+    now: () => now,
+  })
   const attempt = { sender: 's', number: 0 }
   await store.commit(id, { begin, reply: { ...reply('router/s/0'), attempt } })
   now += 5000
-  expect((await store.load(id, 'router/s/0'))?.reply).toBeUndefined()
+  expect((await store.load(id, { key: 'router/s/0' }))?.reply).toBeUndefined()
 })
 
 it('goes on after Redis has forgotten its scripts', async () => {
   const id = randomText(9) as SessionId
-  const store = createRedisStore(redis, { ttlMs, replyRetentionMs: 300_000, now: Date.now })
+  const store = createRedisStore(redis, {
+    ttlMs,
+    replyRetentionMs: 300_000,
+    maxRepliesPerSession: 1024,
+    now: Date.now,
+  })
   await store.commit(id, { begin })
   await redis.scriptFlush()
   expect((await store.commit(id, { change: { from: 0, state: {} } })).kind).toBe('committed')
@@ -134,6 +186,11 @@ it('says that the store is away when it is', async () => {
   gone.on('error', () => undefined)
   await gone.connect()
   gone.destroy()
-  const store = createRedisStore(gone, { ttlMs, replyRetentionMs: 300_000, now: Date.now })
+  const store = createRedisStore(gone, {
+    ttlMs,
+    replyRetentionMs: 300_000,
+    maxRepliesPerSession: 1024,
+    now: Date.now,
+  })
   await expect(store.load('x' as SessionId)).rejects.toMatchObject({ code: 'store_unavailable' })
 })

@@ -38,7 +38,12 @@ import { percentile } from '../support/percentile.ts'
 import { hearersOf, startRedis, type RedisServer } from '../support/redis.ts'
 
 const SECRET = 'the same for all of them'
-const KEPT = { ttlMs: 1_800_000, replyRetentionMs: 300_000, now: Date.now }
+const KEPT = {
+  ttlMs: 1_800_000,
+  replyRetentionMs: 300_000,
+  maxRepliesPerSession: 1024,
+  now: Date.now,
+}
 const ANALYSIS = { num_items: 3 }
 const refuse = (): Promise<never> => Promise.reject(new Error('Cannot reach Redis'))
 

@@ -4,6 +4,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, it } from 'vitest'
+import { LIMITS, settingOf } from '../../mcp/limits.ts'
 import { isFree } from '../support/ports.ts'
 
 it('the README walk-through of the edge does as printed what it says', async () => {
@@ -22,12 +23,23 @@ it('the README walk-through of the fleet does as printed what it says', async ()
   expect(await Promise.all(ports.map(isFree))).not.toContain(false)
 })
 
+it('static tokens are set up as printed', async () => {
+  const output = await run(scriptUnder('Who may call', 'docs/security.md'))
+  expect(output.match(/\d{3}$/gm)).toEqual(['200', '401'])
+})
+
+it('the table of limits names them all, with their defaults', () => {
+  const rows = [...read('docs/security.md').matchAll(/^\| `([A-Z_]+)`[^|]*\| (\d+) \|/gm)]
+  const known = Object.entries(LIMITS).map(([name, value]) => [settingOf(name), String(value)])
+  expect(rows.map(([, name, value]) => [name, value])).toEqual(known)
+})
+
 it('the README tells of itself in 30 lines or so', () => {
   const [introduction = ''] = read('README.md').split('## See it survive')
   expect(introduction.trimEnd().split('\n').length).toBeLessThanOrEqual(36)
 })
 
-it.each(['README.md', 'docs/measurements.md', 'docs/failure-modes.md'])(
+it.each(['README.md', 'docs/measurements.md', 'docs/failure-modes.md', 'docs/security.md'])(
   '%s names scripts and files that are there',
   (file) => {
     const { scripts } = JSON.parse(read('package.json')) as { scripts: Record<string, string> }
@@ -40,8 +52,8 @@ it.each(['README.md', 'docs/measurements.md', 'docs/failure-modes.md'])(
 )
 
 /** The first printed commands under a heading. */
-function scriptUnder(heading: string): string {
-  const [, section = ''] = read('README.md').split(`\n## ${heading}\n`)
+function scriptUnder(heading: string, file = 'README.md'): string {
+  const [, section = ''] = read(file).split(`\n## ${heading}\n`)
   return /```sh\n(.*?)```/s.exec(section)?.[1] ?? ''
 }
 

@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { isFree } from './ports.ts'
 import { until, type Fetch } from './mcp.ts'
 
-/** What `npm run fleet` writes to `fleet.json`. */
+/** What `npm run fleet` writes to `fleet.json`; the URL of Redis is the operator's. */
 interface FleetMap {
   readonly haproxy: { url: string; statsUrl: string; socket: string; pid: number | null }
   readonly redis: { url: string; pid: number | null }
@@ -112,7 +112,8 @@ function parseServers(csv: string): ServerStat[] {
     .map((row) => ({ name: row('svname'), status: row('status'), requests: Number(row('stot')) }))
 }
 
-async function ask(socket: string, command: string): Promise<string> {
+/** A command for the admin socket of a HAProxy, and what it says to it. */
+export async function ask(socket: string, command: string): Promise<string> {
   const connection = connect(socket)
   connection.end(`${command}\n`)
   let answer = ''

@@ -1,7 +1,6 @@
 import { parseConfig } from '../../mcp/config.ts'
 import { createApp } from '../../mcp/http/app.ts'
-import { HTTP_LIMITS } from '../../mcp/http/limits.ts'
-import { anonymous, type Authenticate } from '../../mcp/http/principal.ts'
+import { anonymous, type Authenticate } from '../../mcp/http/auth.ts'
 import { StatelessServer } from '../../mcp/http/stateless.ts'
 import type { LogEvent } from '../../mcp/log.ts'
 import { systemClock, type Clock } from '../../mcp/session/clock.ts'
@@ -69,7 +68,6 @@ export function createLocalApp(options: LocalAppOptions = {}): LocalApp {
     status,
     holder: router,
     secrets: () => Promise.resolve(options.secrets ?? ['the one of all local apps']),
-    limits: HTTP_LIMITS,
     isForAll: config.sessions === 'off',
   })
   const app = createApp({
@@ -77,7 +75,6 @@ export function createLocalApp(options: LocalAppOptions = {}): LocalApp {
     router,
     stateless,
     authenticate: options.authenticate ?? anonymous,
-    limits: HTTP_LIMITS,
     instance,
     clock,
     log,

@@ -36,6 +36,13 @@ export async function startRedis(): Promise<RedisServer> {
   }
 }
 
+/** A client that is connected. */
+export async function clientOf(url: string): Promise<RedisClientType> {
+  const client: RedisClientType = createClient({ url })
+  await client.connect()
+  return client
+}
+
 /** How many processes hear news of a session. */
 export async function hearersOf(redis: RedisClientType, session: string): Promise<number> {
   const channel = `mcp:{${session}}:session`

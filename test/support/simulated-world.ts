@@ -340,7 +340,7 @@ export class World {
   }
 
   #createStore(): SessionStore {
-    const record = { replyRetentionMs: DAY_MS, maxReplies: 1000 }
+    const record = { replyRetentionMs: DAY_MS, maxRepliesPerSession: 1000 }
     return createMemoryStore({ ...record, ttlMs: DAY_MS, now: () => this.now, standaloneTail: 100 })
   }
 

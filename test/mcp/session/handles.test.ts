@@ -49,7 +49,11 @@ describe('a session that is not there', () => {
       const unknown = await bytes(await a.fetch(own('unknown')))
       expect(unknown).toEqual([
         200,
-        [['content-type', 'application/json']],
+        [
+          ['cache-control', 'no-store'],
+          ['content-type', 'application/json'],
+          ['x-content-type-options', 'nosniff'],
+        ],
         expect.stringMatching(/Call open_session for a new one.*"isError":true/),
       ])
       const foreign = own(session, { 'x-principal': 'bob' })

@@ -6,7 +6,7 @@ const ttlMs = 30 * 60 * 1000
 
 sessionStoreContract('memory', async (body) => {
   let now = 1_000_000
-  const limits = { replyRetentionMs: 300_000, maxReplies: 1024, standaloneTail: 1024 }
+  const limits = { replyRetentionMs: 300_000, maxRepliesPerSession: 1024, standaloneTail: 1024 }
   const store = createMemoryStore({ ttlMs, now: () => now, ...limits })
   const advance = (ms: number): void => void (now += ms)
   await body({

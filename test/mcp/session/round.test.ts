@@ -201,6 +201,8 @@ describe('what a round says', () => {
   })
 })
 
+const CAPPED = { env: { MAX_CALLS_PER_SESSION: '64' } }
+
 describe('a call that cannot be taken', () => {
   it('is one too many: the 65th at once, which may come again', async () => {
     const gate = createGate()
@@ -210,7 +212,7 @@ describe('a call that cannot be taken', () => {
       if (++running === 64) void all.pass()
       await gate.pass()
       return add(call)
-    })
+    }, CAPPED)
     const calls = Array.from({ length: 64 }, () => runTool(a.fetch, 'run', { session }))
     await all.reached
     const refused = await a.fetch(askTool('add', { session }))
@@ -229,7 +231,7 @@ describe('a call that cannot be taken', () => {
       if (++running === 64) void all.pass()
       await call.sleep(1e9)
       return {}
-    })
+    }, CAPPED)
     const client = new AbortController()
     const more = { signal: client.signal }
     for (let at = 0; at < 64; at++) void a.fetch(askTool('run', { session }, more))
