@@ -116,9 +116,8 @@ export abstract class SessionObject extends DurableObject<Env> {
     const lastEventId = request.headers.get(LAST_EVENT_ID) ?? undefined
     if (request.headers.has(WATCH)) return this.#watch(runtime, lastEventId)
     try {
-      const { maxStreamsPerSession } = this.#config.limits
-      if (this.ctx.getWebSockets().length >= maxStreamsPerSession) throw tooManyStreams()
       const start = await locate(this.#store, this.#id, runtime.record, lastEventId)
+      this.#mustHaveRoom(start.stream)
       const { 0: client, 1: server } = new WebSocketPair()
       const taken = request.headers.has(RECONNECT) && this.#follower(start.stream) !== undefined
       if (!taken) this.#let(start.stream, SUPERSEDED)
@@ -267,6 +266,12 @@ export abstract class SessionObject extends DurableObject<Env> {
 
   #follower(stream: StreamId): WebSocket | undefined {
     return this.ctx.getWebSockets(stream).find(({ readyState }) => readyState === WebSocket.OPEN)
+  }
+
+  /** Whoever follows a stream takes the place of who did. */
+  #mustHaveRoom(stream: StreamId): void {
+    const followed = this.ctx.getWebSockets().length - this.ctx.getWebSockets(stream).length
+    if (followed >= this.#config.limits.maxStreamsPerSession) throw tooManyStreams()
   }
 
   #let(stream: StreamId, code: number): void {

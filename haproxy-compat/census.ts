@@ -45,7 +45,10 @@ export function createRedisCensus(redis: RedisSortedSets, options: CensusOptions
 
   async function touch(id: SessionId, { version, source }: SessionRecord): Promise<void> {
     const entry = { score: now() + countedMs, value: id }
-    if (version > 0) await redis.zAdd(SESSIONS, entry)
+    if (version > 0) {
+      await redis.zAdd(SESSIONS, entry)
+      await redis.zRemRangeByScore(SESSIONS, '-inf', now())
+    }
     if (source === undefined) return
     await redis.zAdd(openedKey(source), entry)
     await redis.pExpire(openedKey(source), countedMs)
@@ -88,6 +91,7 @@ export function createLocalCensus({ ttlMs, now, limits }: CensusOptions): Counti
   return {
     async admit(id, source) {
       for (const [name, opened] of sources) if (opened.isOver(now())) sources.delete(name)
+      withState.alive(now())
       const opened = sources.get(source) ?? new Admission()
       sources.set(source, opened)
       if (!opened.admit(id, now(), now() + ttlMs, limits)) throw tooManySessions()

@@ -104,6 +104,8 @@ const MAX_HEAD_BYTES = 16 * 1024
 // A client that takes longer to say what it wants is gone, or means harm.
 const HEAD_MS = 10_000
 const REQUEST_MS = 30_000
+/** Of no sign from either side: as HAProxy's. A stream that is read has its comments. */
+const SILENT_MS = 300_000
 
 type FetchCallback = Parameters<typeof serve>[0]['fetch']
 
@@ -120,11 +122,12 @@ function listen({ fetch }: Hono, { instance, host: hostname, port, maxHeaders }:
     const isOver = env.incoming.rawHeaders.length > 2 * maxHeaders
     return isOver ? tooManyHeaders() : fetch(request, env)
   }
-  return serve({ fetch: bounded, hostname, port, serverOptions }, (address) => {
+  const server = serve({ fetch: bounded, hostname, port, serverOptions }, (address) => {
     console.log(`Holdfast ${instance} serves http://${hostname}:${address.port}/mcp`)
     // Node does so when it exits, which one that is killed does not.
     flushCompileCache()
   })
+  return server.setTimeout(SILENT_MS)
 }
 
 function tooManyHeaders(): Response {

@@ -15,7 +15,7 @@ const list = (fallback: string) =>
 const positive = (fallback: number) => z.coerce.number().positive().default(fallback)
 
 /** Whom tokens are from, and where to ask them: over TLS, or on this machine. */
-const secureUrl = z.url().refine((text) => {
+const secureUrl = z.url({ abort: true }).refine((text) => {
   const { protocol, hostname } = new URL(text)
   return protocol === 'https:' || (protocol === 'http:' && isLoopback(hostname))
 }, 'It must begin with https')
@@ -23,13 +23,13 @@ const secureUrl = z.url().refine((text) => {
 const staticToken = z
   .string()
   .regex(
-    /^[\w.@-]{1,64}:[0-9a-f]{64}(:[^:]+)?$/,
+    /^[\w.@-]{1,64}:[0-9a-f]{64}(:.+)?$/,
     'Each must be <name>:<SHA-256 of the token in hex>, with or without :<scopes>',
   )
   .transform((text): StaticToken => {
-    const [name = '', hex = '', scopes = ''] = text.split(':')
+    const [name = '', hex = '', ...scopes] = text.split(':')
     const hash = Uint8Array.from(hex.match(/../g) ?? [], (byte) => parseInt(byte, 16))
-    return { name, hash, scopes: scopes.split(' ') }
+    return { name, hash, scopes: scopes.join(':').split(' ') }
   })
 
 // Signatures that only the issuer can make: with a shared secret whoever can check could sign as well.
@@ -53,7 +53,7 @@ const settings = z
     JWT_JWKS_URL: secureUrl.transform((text) => new URL(text)).optional(),
     JWT_ALGORITHMS: list('RS256,ES256,EdDSA').pipe(z.array(z.enum([...ALGORITHMS, 'EdDSA']))),
     /** Only tokens that have it are let in. */
-    REQUIRED_SCOPE: z.string().optional(),
+    REQUIRED_SCOPE: z.string().regex(/^\S+$/, 'It must be one word').optional(),
     /** The address of /mcp as clients use it. */
     PUBLIC_URL: secureUrl.optional(),
     /** `off`: no client gets a session, whatever its revision; tools are told theirs by argument. */
@@ -72,6 +72,14 @@ const settings = z
   .refine(
     (env) => env.JWT_ISSUER === undefined || Boolean(env.JWT_JWKS_URL && env.PUBLIC_URL),
     'JWT_ISSUER needs JWT_JWKS_URL and PUBLIC_URL as well',
+  )
+  .refine(
+    (env) => env.JWT_ISSUER !== undefined || !(env.JWT_JWKS_URL || env.JWT_AUDIENCE),
+    'JWT_JWKS_URL and JWT_AUDIENCE are for JWT_ISSUER, which is not set',
+  )
+  .refine(
+    (env) => !env.REQUIRED_SCOPE || env.AUTH_TOKENS.length > 0 || env.JWT_ISSUER !== undefined,
+    'REQUIRED_SCOPE is for tokens, of which none are set up',
   )
 
 const limitSettings = z.object(

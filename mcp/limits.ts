@@ -29,12 +29,12 @@ export const LIMITS = {
 
   // What one process serves at once.
   /** POSTs that wait for their answer's beginning; 503 past it. */
-  maxRequests: 512,
+  maxRequests: 256,
   /** Listeners of 2026-07-28; 429 past it. */
   maxListeners: 1024,
 
   // How long others may take.
-  /** A stream whose reader is so far behind is cut. It can be resumed. */
+  /** Of a stream whose reader is behind; the rest waits in the store. Who reads nothing more is cut. */
   maxBufferedBytes: 1024 * 1024,
 } as const
 

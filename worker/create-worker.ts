@@ -38,6 +38,7 @@ function createEdgeApp(env: Env, pack: Pack): Hono {
   const clock = systemClock
   const router = new ObjectRouter({
     env,
+    limits,
     clock,
     log,
     random: Math.random,

@@ -13,6 +13,8 @@ export interface FollowOptions {
   /** Waits before another try, longer with each that brought nothing; counted from 0. */
   readonly pause: (attempt: number) => Promise<void>
   readonly signal: AbortSignal
+  /** Past so many characters that wait for their reader the rest is left to the object. */
+  readonly maxWaiting: number
 }
 
 /**
@@ -21,7 +23,7 @@ export interface FollowOptions {
  */
 export async function* followObject(
   first: Connection & { kind: 'connected' },
-  { reconnect, reopened, pause, signal }: FollowOptions,
+  { reconnect, reopened, pause, signal, maxWaiting }: FollowOptions,
 ): AsyncGenerator<StreamEvent> {
   let { after } = first
   let connection: Connection = first
@@ -29,7 +31,7 @@ export async function* followObject(
   for (let attempt = 0; connection.kind === 'connected'; attempt++) {
     if (attempt > 0) reopened(attempt)
     fruitless++
-    const messages = listen(connection.socket, signal)
+    const messages = listen(connection.socket, signal, maxWaiting)
     for await (const message of messages) {
       if (typeof message === 'number') {
         if (message === SUPERSEDED) yield { kind: 'superseded' }
@@ -48,18 +50,32 @@ export async function* followObject(
 }
 
 /** The messages of a socket, and the code with which it was closed as the last one. */
-async function* listen(socket: WebSocket, signal: AbortSignal): AsyncGenerator<string | number> {
+async function* listen(
+  socket: WebSocket,
+  signal: AbortSignal,
+  maxWaiting: number,
+): AsyncGenerator<string | number> {
   const waiting: (string | number)[] = []
+  let size = 0
+  let stopped = false
   let arrived = Promise.withResolvers<void>()
   const push = (message: string | number): void => {
     waiting.push(message)
     arrived.resolve()
   }
-  socket.addEventListener('message', ({ data }) => push(String(data)))
+  socket.addEventListener('message', ({ data }) => {
+    if (size > maxWaiting) stop()
+    if (stopped) return
+    const message = String(data)
+    size += message.length
+    push(message)
+  })
   socket.addEventListener('close', ({ code }) => push(code))
   socket.addEventListener('error', () => push(1006))
   socket.accept()
   const stop = (): void => {
+    if (stopped) return
+    stopped = true
     socket.close(1000)
     push(1000)
   }
@@ -76,6 +92,7 @@ async function* listen(socket: WebSocket, signal: AbortSignal): AsyncGenerator<s
       }
       yield message
       if (typeof message === 'number') return
+      size -= message.length
     }
   } finally {
     signal.removeEventListener('abort', stop)

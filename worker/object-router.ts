@@ -9,6 +9,7 @@ import {
   SOURCE,
   WATCH,
 } from '../durable-objects/wire.ts'
+import type { Limits } from '../mcp/limits.ts'
 import type { Log } from '../mcp/log.ts'
 import { sleep, type Clock } from '../mcp/session/clock.ts'
 import type { EventId, Principal, SessionId } from '../mcp/session/ids.ts'
@@ -31,6 +32,7 @@ import { backoffMs, retryObject } from './retry.ts'
 
 export interface ObjectRouterOptions {
   readonly env: Env
+  readonly limits: Pick<Limits, 'maxBufferedBytes'>
   readonly clock: Clock
   readonly log: Log
   readonly random: () => number
@@ -126,6 +128,7 @@ export class ObjectRouter implements SessionRouter, SessionHolder {
     const { clock, random, log } = this.#options
     return followObject(connection, {
       signal,
+      maxWaiting: this.#options.limits.maxBufferedBytes,
       reopened: (attempt) => log({ event: 'stream_reopened', session: object.toString(), attempt }),
       reconnect: (after) => {
         headers.set(RECONNECT, 'true')

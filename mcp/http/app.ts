@@ -79,17 +79,33 @@ export function createApp(options: AppOptions): Hono {
 /** Serves `/mcp`, and puts on record what is refused. */
 function createServe(options: AppOptions) {
   const { log, limits } = options
-  let waiting = 0
+  const room = { taken: 0, places: limits.maxRequests }
   return async (request: Request, address: string | undefined): Promise<Response> => {
-    waiting++
     try {
-      if (waiting > limits.maxRequests) throw overloaded()
-      return await serve(request, address, options)
+      return await serve(request, address, { ...options, room })
     } catch (error) {
       return refuse(error, log, address)
-    } finally {
-      waiting--
     }
+  }
+}
+
+interface ServeOptions extends AppOptions {
+  readonly room: Room
+}
+
+/** For POSTs that have been read, and wait for their answer's beginning. */
+interface Room {
+  taken: number
+  readonly places: number
+}
+
+async function within(room: Room, act: () => Promise<Response>): Promise<Response> {
+  if (room.taken >= room.places) throw overloaded()
+  room.taken++
+  try {
+    return await act()
+  } finally {
+    room.taken--
   }
 }
 
@@ -102,7 +118,7 @@ interface Caller {
 async function serve(
   request: Request,
   address: string | undefined,
-  options: AppOptions,
+  options: ServeOptions,
 ): Promise<Response> {
   checkCaller(request, options.allowed)
   const principal = await options.authenticate(request)
@@ -122,16 +138,22 @@ async function serve(
 }
 
 /** A message of the client's: opens a session if it comes without the id of one. */
-async function servePost(request: Request, caller: Caller, options: AppOptions): Promise<Response> {
+async function servePost(
+  request: Request,
+  caller: Caller,
+  options: ServeOptions,
+): Promise<Response> {
   checkPost(request)
   const id = options.sessions === 'on' && !isStateless(request) ? sessionIdOf(request) : undefined
   const post = await readPost(request, caller, options)
-  if (id === undefined && (options.sessions === 'off' || speaksStateless(request, post.body))) {
-    return options.stateless.serve(request, post)
-  }
-  checkProtocolVersion(request)
-  if (id === undefined) return open(post, options)
-  return respond(await options.router.deliver(id, post), id, caller.principal, options)
+  return within(options.room, async () => {
+    if (id === undefined && (options.sessions === 'off' || speaksStateless(request, post.body))) {
+      return options.stateless.serve(request, post)
+    }
+    checkProtocolVersion(request)
+    if (id === undefined) return open(post, options)
+    return respond(await options.router.deliver(id, post), id, caller.principal, options)
+  })
 }
 
 /** The session's standalone stream, or the rest of any stream that broke. */

@@ -1,10 +1,8 @@
 import {
-  createRemoteJWKSet,
-  customFetch,
+  createLocalJWKSet,
   errors,
-  jwksCache,
   jwtVerify,
-  type ExportedJWKSCache,
+  type JSONWebKeySet,
   type JWTPayload,
   type JWTVerifyGetKey,
 } from 'jose'
@@ -32,8 +30,10 @@ export interface VerifiedJwt {
 const TOLERANCE_SECONDS = 30
 const FETCH_MS = 3000
 const MAX_JWKS_BYTES = 256 * 1024
-/** Tokens with an unknown key have the keys read again, but not more often than this. */
+/** Keys are read this often at most, whoever wants them and whatever comes of it. */
 const COOLDOWN_MS = 1000
+/** How often who waits for keys looks whether they have come. */
+const WAIT_MS = 100
 const REFRESH_MS = 10 * 60_000
 /** Keys are trusted for so long when they can't be read again. */
 const MAX_AGE_MS = 60 * 60_000
@@ -58,8 +58,8 @@ export function createJwtVerifier(
   return async (token) => {
     try {
       const { payload } = await jwtVerify(token, keys, options)
-      const { sub: subject = '', exp = 0 } = payload
-      if (subject === '') throw invalid('"sub" claim is empty')
+      const { sub: subject, exp = 0 } = payload
+      if (typeof subject !== 'string' || subject === '') throw invalid('"sub" claim is no name')
       return { issuer, subject, scopes: scopesOf(payload), expiresAt: exp + TOLERANCE_SECONDS }
     } catch (error) {
       if (!(error instanceof errors.JOSEError)) throw error
@@ -68,51 +68,58 @@ export function createJwtVerifier(
   }
 }
 
-/** The keys of the issuer: read when they are needed first, and again in the background. */
+/**
+ * The keys of the issuer: read when they are needed first, when a token has an unknown one, and in the
+ * background before they are old. Requests wait for what another one reads by looking again: on the
+ * edge none may wait for another's promise, and jose's own remote set has each read for itself.
+ */
 function issuerKeys(url: URL, clock: Clock): JWTVerifyGetKey {
-  const cache: Partial<ExportedJWKSCache> = {}
-  const keys = createRemoteJWKSet(url, {
-    timeoutDuration: FETCH_MS,
-    cooldownDuration: COOLDOWN_MS,
-    cacheMaxAge: MAX_AGE_MS,
-    [jwksCache]: cache as ExportedJWKSCache,
-    [customFetch]: fetchBounded,
-  })
-  let refreshedAt = 0
+  let find: ReturnType<typeof createLocalJWKSet> | undefined
+  let [askedAt, readAt, failedAt] = [-Infinity, -Infinity, -Infinity]
+  const isWithin = (ms: number, at: number): boolean => clock.now() < at + ms
 
-  function refresh(): void {
-    const { uat: readAt = Infinity } = cache
-    if (clock.now() < Math.max(readAt + REFRESH_MS, refreshedAt + COOLDOWN_MS)) return
-    refreshedAt = clock.now()
-    keys.reload().catch(() => undefined)
+  async function read(): Promise<void> {
+    askedAt = clock.now()
+    try {
+      find = createLocalJWKSet(await fetchKeys(url))
+      readAt = clock.now()
+    } catch {
+      failedAt = clock.now()
+    }
   }
 
   return async (header, token) => {
-    refresh()
-    try {
-      return await keys(header, token).catch(async (error: unknown) => {
-        if (!(error instanceof errors.JWKSNoMatchingKey && keys.coolingDown)) throw error
-        // The key may be that new. To wait is better than to turn away who has done nothing wrong.
-        await sleep(clock, COOLDOWN_MS)
-        return keys(header, token)
-      })
-    } catch (error) {
-      if (error instanceof errors.JOSEError && !UNREADABLE.has(error.code)) throw error
-      const why = "its issuer's keys can't be read"
-      throw new ServerError('auth_unavailable', `Cannot check token: ${why}`)
+    const since = clock.now()
+    for (;;) {
+      if (find !== undefined && isWithin(MAX_AGE_MS, readAt)) {
+        if (!isWithin(REFRESH_MS, readAt) && !isWithin(COOLDOWN_MS, askedAt)) void read()
+        const key = await find(header, token).catch(unlessUnknown)
+        if (key !== undefined) return key
+        if (readAt >= since) throw new errors.JWKSNoMatchingKey()
+      }
+      if (isWithin(COOLDOWN_MS, failedAt)) throw unavailable()
+      // It may be that new. To wait is better than to turn away who has done nothing wrong.
+      if (isWithin(COOLDOWN_MS, askedAt)) await sleep(clock, WAIT_MS)
+      else await read()
     }
   }
 }
 
-const UNREADABLE = new Set<string>([
-  errors.JOSEError.code,
-  errors.JWKSTimeout.code,
-  errors.JWKSInvalid.code,
-])
+function unlessUnknown(error: unknown): undefined {
+  if (error instanceof errors.JWKSNoMatchingKey) return undefined
+  throw error instanceof errors.JOSEError ? error : unavailable()
+}
 
-async function fetchBounded(url: string, options: RequestInit): Promise<Response> {
-  const { status, body } = await fetch(url, options)
-  return new Response(await readBytes(body, MAX_JWKS_BYTES), { status })
+function unavailable(): ServerError {
+  const why = "its issuer's keys can't be read"
+  return new ServerError('auth_unavailable', `Cannot check token: ${why}`)
+}
+
+async function fetchKeys(url: URL): Promise<JSONWebKeySet> {
+  const signal = AbortSignal.timeout(FETCH_MS)
+  const { status, body } = await fetch(url, { redirect: 'manual', signal })
+  if (status !== 200) throw new Error(`HTTP ${status}`)
+  return JSON.parse(new TextDecoder().decode(await readBytes(body, MAX_JWKS_BYTES)))
 }
 
 /** Says that a token is not good, and why. */
@@ -120,8 +127,8 @@ export function invalid(why: string): OAuthError {
   return new OAuthError(OAuthErrorCode.InvalidToken, why)
 }
 
-/** As RFC 8693 has them, or as a list. */
-function scopesOf({ scope, scp }: JWTPayload): string[] {
+/** As RFC 8693 has them, or as others do. */
+function scopesOf({ scope, scp = scope }: JWTPayload): string[] {
   if (Array.isArray(scp)) return scp.map(String)
-  return typeof scope === 'string' ? scope.split(' ') : []
+  return typeof scp === 'string' ? scp.split(' ') : []
 }

@@ -7,7 +7,7 @@ export function sourceOf(principal: Principal, address = 'unknown'): string {
 }
 
 /** An IPv4 address, or the /64 network of an IPv6 one: who has one address of it has them all. */
-export function networkOf(address: string): string {
+function networkOf(address: string): string {
   const [, mapped] = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address) ?? []
   if (mapped !== undefined || !address.includes(':')) return mapped ?? address
   const [head = '', tail = ''] = address.toLowerCase().split('::')

@@ -27,38 +27,49 @@ export function streamResponse(
   const { clock, retryMs, keepAliveMs, maxBufferedBytes } = options
   const encoder = new TextEncoder()
   let stopKeepAlive = (): void => undefined
+  // Settled when the reader has made room, and when nobody waits for that any more.
+  let room = Promise.withResolvers<void>()
+  let pulls = 0
+  stop.signal.addEventListener('abort', () => room.resolve())
 
   const body = new ReadableStream<Uint8Array>(
     {
       async start(controller) {
-        // Not closed: that would keep what is written for as long as it is not read.
-        const cut = (): void => {
-          stop.abort()
-          controller.error(new Error('The client reads too slowly'))
+        const write = (text: string): void => controller.enqueue(encoder.encode(text))
+        const isFull = (): boolean => (controller.desiredSize ?? 0) <= 0
+        // What does not fit is in the store: it can wait there.
+        const writeInTime = async (text: string): Promise<void> => {
+          while (isFull() && !stop.signal.aborted) {
+            room = Promise.withResolvers()
+            await room.promise
+          }
+          if (!stop.signal.aborted) write(text)
         }
-        const write = (text: string): void => {
-          if (stop.signal.aborted) return
-          if ((controller.desiredSize ?? 0) <= 0) cut()
-          else controller.enqueue(encoder.encode(text))
-        }
-        const keepAlive = (before = 0): void => {
+        const keepAlive = (before = ''): void => {
           stopKeepAlive = clock.timer(keepAliveMs, () => {
-            const waiting = maxBufferedBytes - (controller.desiredSize ?? 0)
-            // Who has read nothing since the last time, though there is something, does not read.
-            if (before > 0 && waiting >= before) return cut()
-            write(': keep-alive\n\n')
-            keepAlive(waiting)
+            const progress = `${pulls} ${controller.desiredSize}`
+            if (!isFull()) write(': keep-alive\n\n')
+            else if (progress === before) {
+              // Not closed: that would keep what is written for as long as it is not read.
+              controller.error(new Error('The client does not read'))
+              return stop.abort()
+            }
+            keepAlive(progress)
           })
         }
         write(`id: ${after}\nretry: ${retryMs}\ndata:\n\n`)
         keepAlive()
         // A stream that can't be followed any more ends here; its client comes back for the rest.
-        const forwarded = forward(events, write).catch(() => undefined)
+        const forwarded = forward(events, writeInTime).catch(() => undefined)
         void forwarded.finally(() => {
           stopKeepAlive()
           stop.abort()
           close(controller)
         })
+      },
+      pull() {
+        pulls++
+        room.resolve()
       },
       cancel() {
         stopKeepAlive()
@@ -80,14 +91,14 @@ export const SSE_HEADERS = {
 
 type Events = (Following & { kind: 'following' })['events']
 
-async function forward(events: Events, write: (text: string) => void): Promise<void> {
+async function forward(events: Events, write: (text: string) => Promise<void>): Promise<void> {
   for await (const event of events) {
     switch (event.kind) {
       case 'event':
-        write(`id: ${event.id}\nevent: message\ndata: ${event.data}\n\n`)
+        await write(`id: ${event.id}\nevent: message\ndata: ${event.data}\n\n`)
         break
       case 'superseded':
-        write(`retry: ${SUPERSEDED_RETRY_MS}\n\n`)
+        await write(`retry: ${SUPERSEDED_RETRY_MS}\n\n`)
     }
   }
 }

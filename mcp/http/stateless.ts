@@ -79,7 +79,7 @@ export class StatelessServer {
     if (message.method === 'subscriptions/listen') return this.#listen(request, message, caller)
     // What the SDK's own handlers ask, they check.
     const isCall = message.method === 'tools/call'
-    const tool = isCall ? this.#tools.get(String(message.params?.['name'])) : undefined
+    const tool = isCall ? this.#tools.get(message.params?.['name'] as string) : undefined
     if (tool && !(await this.#host.goOn(caller))) {
       return json(JSON.stringify(respond(message.id, BAD_STATE)), 200)
     }

@@ -74,6 +74,8 @@ export class Subscriptions {
 
   /** The session that a resource shows. */
   sessionIn(uri: string): SessionId | undefined {
+    // The SDK throws at what is too long to be compared; ours are far shorter.
+    if (uri.length > MAX_URI_LENGTH) return undefined
     for (const template of this.#templates) {
       const id = template.match(uri)?.['session_id']
       if (typeof id === 'string') return id as SessionId
@@ -105,6 +107,7 @@ function relayed(relay: Relay): ServerEventBus {
 
 const LISTS = ['tools_list_changed', 'prompts_list_changed', 'resources_list_changed'] as const
 const MAX_URIS = 64
+const MAX_URI_LENGTH = 2048
 
 const listenParams = z.looseObject({
   notifications: z.looseObject({ resourceSubscriptions: z.array(z.string()).optional() }),

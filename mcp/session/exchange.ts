@@ -11,7 +11,7 @@ import { Operations } from './operations.ts'
 import { OwnLog } from './own-log.ts'
 import type { SettingsChange } from './settings.ts'
 import { StagedChange } from './staged-change.ts'
-import type { Commit, Entry, Loaded, RecordedAnswer, Reply, RpcOutcome } from './store.ts'
+import type { Commit, Entry, Loaded, RecordedAnswer, Reply, RpcOutcome, Settings } from './store.ts'
 
 /** What an exchange needs of the runtime it is part of. */
 export interface ExchangeHost {
@@ -163,7 +163,8 @@ export class Exchange {
       const release = await this.host.session.turn()
       const { version: from, state, settings } = this.host.session.record
       // With the state's version, so that no other holder goes on with the settings as they were.
-      await this.#commit({ change: { from, state }, settings: change(settings), release })
+      const changed = this.#changed(settings, change, release)
+      await this.#commit({ change: { from, state }, settings: changed, release })
     } else {
       const loaded = await this.#use()
       if (loaded === undefined) throw sessionNotFound()
@@ -171,6 +172,16 @@ export class Exchange {
       if (loaded.reply !== undefined) return this.#settle(answerFrom(loaded.reply, this.identity))
     }
     this.#settle({ kind: 'reply', outcome }, true)
+  }
+
+  /** Throws if it is too much for the session to remember. */
+  #changed(settings: Settings, change: SettingsChange, release: () => void): Settings {
+    try {
+      return change(settings)
+    } catch (error) {
+      release()
+      throw error
+    }
   }
 
   /** While the store is away, what needs no state is answered from what was last known. */

@@ -55,7 +55,7 @@ export class LocalRouter implements SessionRouter, SessionHolder {
   readonly #watches = new Watches()
   readonly #census: Census
   /** How many streams of each session are followed here, or about to be. */
-  readonly #following = new Map<SessionId, number>()
+  readonly #following = new Map<SessionId, Map<StreamId, number>>()
   #sweeping = false
 
   constructor(options: LocalRouterOptions) {
@@ -100,7 +100,7 @@ export class LocalRouter implements SessionRouter, SessionHolder {
       if (isOpen && !this.#running.has(start.stream) && (await this.#peers.claim(call))) {
         await this.takeOver(call)
       }
-      this.#reserveStream(id, request.signal)
+      this.#reserveStream(id, start.stream, request.signal)
       return { kind: 'following', after: eventId(start), events: this.#follow(id, start, request) }
     } catch (error) {
       return refusalOf(error, log)
@@ -321,14 +321,18 @@ export class LocalRouter implements SessionRouter, SessionHolder {
   }
 
   /** Until the follower's signal, which comes at the end of each stream. */
-  #reserveStream(id: SessionId, signal: AbortSignal): void {
-    const open = this.#following.get(id) ?? 0
-    if (open >= this.#options.limits.maxStreamsPerSession) throw tooManyStreams()
-    this.#following.set(id, open + 1)
+  #reserveStream(id: SessionId, stream: StreamId, signal: AbortSignal): void {
+    const open = this.#following.get(id) ?? new Map<StreamId, number>()
+    // Whoever follows a stream takes the place of who did.
+    const isNew = !open.has(stream)
+    if (isNew && open.size >= this.#options.limits.maxStreamsPerSession) throw tooManyStreams()
+    this.#following.set(id, open)
+    open.set(stream, (open.get(stream) ?? 0) + 1)
     signal.addEventListener('abort', () => {
-      const left = (this.#following.get(id) ?? 1) - 1
-      if (left === 0) this.#following.delete(id)
-      else this.#following.set(id, left)
+      const left = (open.get(stream) ?? 1) - 1
+      if (left > 0) open.set(stream, left)
+      else open.delete(stream)
+      if (open.size === 0 && this.#following.get(id) === open) this.#following.delete(id)
     })
   }
 

@@ -54,7 +54,8 @@ export function parseInitialize(text: string, limits: MessageLimits): Initialize
   if (kind !== 'request' || message.method !== 'initialize') {
     throw new ServerError('session_required', 'Bad Request: the mcp-session-id header is missing')
   }
-  if (text.length > limits.maxInitializeBytes) throw tooLarge(limits.maxInitializeBytes)
+  const { maxInitializeBytes } = limits
+  if (encoder.encode(text).length > maxInitializeBytes) throw tooLarge(maxInitializeBytes)
   if (isInitializeRequest(message)) return message
   throw new ServerError(
     'invalid_params',
@@ -108,6 +109,7 @@ function depthOf(text: string): number {
   return deepest
 }
 
+const encoder = new TextEncoder()
 const BACKSLASH = 0x5c
 const QUOTE = 0x22
 const OPEN_OBJECT = 0x7b

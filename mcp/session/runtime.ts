@@ -31,7 +31,7 @@ import { createRoundCall } from './round-call.ts'
 import { runRound } from './round.ts'
 import { REVISIONS } from './revisions.ts'
 import { createServer, refuseUnsafeKeys, resultOf, type ServerHost } from './server.ts'
-import { checkSettings, settingsChange } from './settings.ts'
+import { settingsChange } from './settings.ts'
 import type { JsonObject, SessionState } from './state.ts'
 import type { RpcOutcome, SessionRecord } from './store.ts'
 import type { Pack } from './tool.ts'
@@ -203,7 +203,6 @@ export class SessionRuntime {
       throw new ServerError('invalid_request', 'Cannot initialize session: it has begun already')
     }
     this.#mustTakeMore()
-    checkSettings(request, this.record.settings, this.#options.limits)
     this.#settle(post.attempt)
     // It has its place from here on: others may come while it waits.
     this.#arriving++
@@ -256,7 +255,7 @@ export class SessionRuntime {
 
   async #replied(run: number, outcome: RpcOutcome): Promise<void> {
     const exchange = this.#exchanges.get(run)
-    await exchange?.finish(outcome, settingsChange(exchange.request, outcome))
+    await exchange?.finish(outcome, settingsChange(exchange.request, outcome, this.#options.limits))
   }
 
   async #said(message: JSONRPCNotification, run: number | undefined): Promise<void> {

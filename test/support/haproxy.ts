@@ -23,7 +23,7 @@ export interface Front {
   readonly stop: () => Promise<void>
 }
 
-export interface Got {
+interface Got {
   readonly response: Response
   readonly headers: IncomingHttpHeaders
 }

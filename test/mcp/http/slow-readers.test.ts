@@ -5,42 +5,64 @@ import { BASE, callTool, openSession, readEvents, send, type Fetch } from '../..
 
 const KEEP_ALIVE_MS = 15_000
 
-describe('a stream that nobody reads', () => {
-  it('is cut when too much is waiting, and can be resumed', async () => {
-    const app = createLocalApp({ env: { MAX_BUFFERED_BYTES: '2000' } })
+const CHANGES = 20
+// Room for a few of them.
+const BOUNDED = { MAX_BUFFERED_BYTES: '1000' }
+
+describe('a stream that is read late', () => {
+  it('has kept all that was said, and no more of it in memory than it may', async () => {
+    const app = createLocalApp({ env: BOUNDED })
     const session = await openSubscribed(app)
     const response = await app.fetch(follow(session))
-    const reader = response.body?.getReader()
+    for (let at = 0; at < CHANGES; at++) await callTool(app.fetch, session, 'increment_counter')
+    const events = readEvents(response)
+    expect((await events.next()).value?.data).toBe('')
+    for (let at = 0; at < CHANGES; at++) {
+      expect((await events.next()).value?.data).toContain('notifications/resources/updated')
+    }
+    await events.return(undefined)
+  })
+
+  it('is cut when it is full, and nothing is read from one comment to the next', async () => {
+    const { clock, tick } = createTicking()
+    const app = createLocalApp({ clock, env: BOUNDED })
+    const session = await openSubscribed(app)
+    const reader = (await app.fetch(follow(session))).body?.getReader()
     const primed = new TextDecoder().decode((await reader?.read())?.value)
-    for (let at = 0; at < 20; at++) await callTool(app.fetch, session, 'increment_counter')
-    await expect(readToEnd(reader)).rejects.toThrow('The client reads too slowly')
+    for (let at = 0; at < CHANGES; at++) await callTool(app.fetch, session, 'increment_counter')
+    tick()
+    tick()
+    await expect(readToEnd(reader)).rejects.toThrow('The client does not read')
 
     const [, lastEventId = ''] = /^id: (.+)$/m.exec(primed) ?? []
     const rest = readEvents(await app.fetch(follow(session, lastEventId)))
-    for (let at = 0; at < 20; at++) await rest.next()
+    for (let at = 0; at < CHANGES; at++) await rest.next()
     expect((await rest.next()).value?.data).toContain('notifications/resources/updated')
     await rest.return(undefined)
   })
 
-  it('is cut when nothing was read of it between two comments', async () => {
+  it('is not cut as long as some of it is read', async () => {
     const { clock, tick } = createTicking()
-    const app = createLocalApp({ clock })
-    const reader = (await app.fetch(follow(await openSession(app.fetch)))).body?.getReader()
-    tick()
-    tick()
-    await expect(readToEnd(reader)).rejects.toThrow('The client reads too slowly')
+    const app = createLocalApp({ clock, env: BOUNDED })
+    const session = await openSubscribed(app)
+    const reader = (await app.fetch(follow(session))).body?.getReader()
+    await reader?.read()
+    for (let at = 0; at < CHANGES; at++) await callTool(app.fetch, session, 'increment_counter')
+    for (let at = 0; at < CHANGES; at++) {
+      tick()
+      expect((await reader?.read())?.done).toBe(false)
+    }
+    await reader?.cancel()
   })
 
-  it('is not, if it is read', async () => {
+  it('is not cut when there is little to read', async () => {
     const { clock, tick } = createTicking()
     const app = createLocalApp({ clock })
     const reader = (await app.fetch(follow(await openSession(app.fetch)))).body?.getReader()
-    await reader?.read()
-    for (let at = 0; at < 3; at++) {
-      tick()
-      const { value } = (await reader?.read()) ?? {}
-      expect(new TextDecoder().decode(value)).toBe(': keep-alive\n\n')
-    }
+    for (let at = 0; at < 5; at++) tick()
+    const first = new TextDecoder().decode((await reader?.read())?.value)
+    expect(first).toMatch(/^id: .*\nretry: 500\ndata:\n\n$/)
+    expect(new TextDecoder().decode((await reader?.read())?.value)).toBe(': keep-alive\n\n')
     await reader?.cancel()
   })
 })
