@@ -28,7 +28,7 @@ export const LIMITS = {
   sessionsPerMinute: 600,
 
   // What one process serves at once.
-  /** POSTs that wait for their answer's beginning; 503 past it. */
+  /** POSTs that have come in the last half second, and wait for their answer's beginning; 503 past it. */
   maxRequests: 256,
   /** Listeners of 2026-07-28; 429 past it. */
   maxListeners: 1024,

@@ -1,6 +1,6 @@
 import type { JSONRPCMessage, RequestId } from '@modelcontextprotocol/server'
 import { Hono } from 'hono'
-import { overloaded, ServerError, sessionNotFound } from '../errors.ts'
+import { ServerError, sessionNotFound } from '../errors.ts'
 import type { Limits } from '../limits.ts'
 import type { Log } from '../log.ts'
 import { parseInitialize } from '../session/message.ts'
@@ -19,6 +19,7 @@ import {
   type AllowList,
 } from './headers.ts'
 import { errorResponse, json, Refusal, refuse, refused, SAFE_HEADERS } from './responses.ts'
+import { Room } from './room.ts'
 import { sourceOf } from './source.ts'
 import { streamResponse, type SseOptions } from './sse.ts'
 import type { StatelessServer } from './stateless.ts'
@@ -79,7 +80,7 @@ export function createApp(options: AppOptions): Hono {
 /** Serves `/mcp`, and puts on record what is refused. */
 function createServe(options: AppOptions) {
   const { log, limits } = options
-  const room = { taken: 0, places: limits.maxRequests }
+  const room = new Room(limits.maxRequests, options.clock)
   return async (request: Request, address: string | undefined): Promise<Response> => {
     try {
       return await serve(request, address, { ...options, room })
@@ -91,22 +92,6 @@ function createServe(options: AppOptions) {
 
 interface ServeOptions extends AppOptions {
   readonly room: Room
-}
-
-/** For POSTs that have been read, and wait for their answer's beginning. */
-interface Room {
-  taken: number
-  readonly places: number
-}
-
-async function within(room: Room, act: () => Promise<Response>): Promise<Response> {
-  if (room.taken >= room.places) throw overloaded()
-  room.taken++
-  try {
-    return await act()
-  } finally {
-    room.taken--
-  }
 }
 
 interface Caller {
@@ -146,7 +131,7 @@ async function servePost(
   checkPost(request)
   const id = options.sessions === 'on' && !isStateless(request) ? sessionIdOf(request) : undefined
   const post = await readPost(request, caller, options)
-  return within(options.room, async () => {
+  return options.room.within(async () => {
     if (id === undefined && (options.sessions === 'off' || speaksStateless(request, post.body))) {
       return options.stateless.serve(request, post)
     }

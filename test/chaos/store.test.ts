@@ -54,6 +54,8 @@ describe('a fleet whose store fails', () => {
         expect(await answer.json()).toMatchObject({
           error: { data: { type: 'store_unavailable' } },
         })
+        // Until HAProxy has seen it of all instances a request may come to one that has not got the session.
+        await fleet.allAre('DOWN')
         for (const method of ['ping', 'tools/list']) {
           const free = await send(fleet.fetch, session, { jsonrpc: '2.0', id: 1, method })
           expect(await free.json()).toHaveProperty('result')

@@ -12,6 +12,7 @@ import { ask, openHandle, runTool } from '../support/stateless.ts'
 
 // What is still running by then runs on: each call would take half a minute.
 const SOON_MS = 5000
+const CAPPED = { MAX_CALLS_PER_SESSION: '64' }
 
 describe('a client that hangs up on an instance', () => {
   let server: RedisServer
@@ -85,7 +86,7 @@ describe('a client that hangs up on an instance', () => {
   }
 
   async function instance(): Promise<Omit<NodeInstance, 'fetch'> & { fetch: Send }> {
-    const started = await startNode({ REDIS_URL: server.url })
+    const started = await startNode({ REDIS_URL: server.url, ...CAPPED })
     onTestFinished(async () => void (await started.kill('SIGKILL')))
     return { ...started, fetch: overSockets(`${started.url}/mcp`, 'closes') }
   }
@@ -101,7 +102,7 @@ describe('a client that hangs up on HAProxy', () => {
   let fleet: Fleet
 
   beforeAll(async () => {
-    fleet = await startFleet()
+    fleet = await startFleet(CAPPED)
   })
   afterAll(() => fleet.stop())
 
