@@ -31,8 +31,13 @@ export function createLog(write: (line: string) => void, instance: string): Log 
   }
 }
 
-const SECRET = new Set(['session', 'by', 'principal'])
+/** How many characters are shown of what is nobody's business. */
+const SHOWN = new Map([
+  ['session', 8],
+  ['by', 8],
+  ['principal', 12],
+])
 
 function shortened(name: string, value: unknown): unknown {
-  return SECRET.has(name) && typeof value === 'string' ? value.slice(0, 8) : value
+  return typeof value === 'string' ? value.slice(0, SHOWN.get(name)) : value
 }

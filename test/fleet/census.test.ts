@@ -2,10 +2,8 @@ import type { RedisClientType } from '@redis/client'
 import * as fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { createLocalCensus, createRedisCensus } from '../../haproxy-compat/census.ts'
-import { isServerError } from '../../mcp/errors.ts'
 import type { Census } from '../../mcp/session/census.ts'
 import type { SessionId } from '../../mcp/session/ids.ts'
-import type { SessionRecord } from '../../mcp/session/store.ts'
 import { START } from '../hostile/topologies.ts'
 import {
   callTool,
@@ -16,6 +14,7 @@ import {
   until,
   type Fetch,
 } from '../support/mcp.ts'
+import { isAdmitted, recordOf } from '../support/census.ts'
 import { askTool, openHandle } from '../support/stateless.ts'
 import { clientOf, startRedis, type RedisServer } from '../support/redis.ts'
 
@@ -192,20 +191,6 @@ function optionsOf(limits: { maxSessionsPerCaller?: number; sessionsPerMinute?: 
     touchMs: 60_000,
     now: Date.now,
     limits: { maxSessionsPerCaller: 1_000_000, sessionsPerMinute: 10_000_000, ...limits },
-  }
-}
-
-function recordOf(source: string): SessionRecord {
-  return { source, version: 0 } as SessionRecord
-}
-
-async function isAdmitted(census: Census, id: SessionId, source: string): Promise<boolean> {
-  try {
-    await census.admit(id, source)
-    return true
-  } catch (error) {
-    if (isServerError(error) && error.code === 'too_many_sessions') return false
-    throw error
   }
 }
 

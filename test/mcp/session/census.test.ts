@@ -2,13 +2,12 @@ import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { createLocalCensus } from '../../../haproxy-compat/census.ts'
 import { parseConfig } from '../../../mcp/config.ts'
-import { isServerError } from '../../../mcp/errors.ts'
 import type { Census } from '../../../mcp/session/census.ts'
 import { systemClock } from '../../../mcp/session/clock.ts'
 import { randomText, type Principal, type SessionId } from '../../../mcp/session/ids.ts'
 import { LocalRouter } from '../../../mcp/session/local-router.ts'
-import type { SessionRecord } from '../../../mcp/session/store.ts'
 import { tools } from '../../../mcp/tools/index.ts'
+import { isAdmitted, recordOf } from '../../support/census.ts'
 import { createLocalStore } from '../../support/local-app.ts'
 import { initialize, toolCall } from '../../support/mcp.ts'
 
@@ -177,20 +176,6 @@ function createModel({ maxSessionsPerCaller, sessionsPerMinute }: Most) {
 
 function optionsOf(now: () => number, limits_: Most) {
   return { ttlMs: TTL_MS, touchMs: TOUCH_MS, now, limits: limits_ }
-}
-
-function recordOf(source: string): SessionRecord {
-  return { source, version: 0 } as SessionRecord
-}
-
-async function isAdmitted(census: Census, id: SessionId, source: string): Promise<boolean> {
-  try {
-    await census.admit(id, source)
-    return true
-  } catch (error) {
-    if (isServerError(error) && error.code === 'too_many_sessions') return false
-    throw error
-  }
 }
 
 async function admittedOf(census: Census, count: number): Promise<number> {
