@@ -33,11 +33,15 @@ export interface Load {
   readonly seconds: number
 }
 
-/** So many clients, with a session each, that call as soon as they are answered or may come back. */
+/**
+ * So many clients, with a session each, that call as soon as they are answered or may come back. They come
+ * within a second: what is measured is load, and not how fast connections are made.
+ */
 export function closedLoop({ url, sessions, seconds }: Load, clients: number): Promise<Outcome> {
   return measured(async (outcome) => {
     const until = performance.now() + seconds * 1000
-    const run = async (session: Counted): Promise<void> => {
+    const run = async (session: Counted, at: number): Promise<void> => {
+      await sleep((at * 1000) / clients)
       const connection = new Connection(url)
       while (performance.now() < until) {
         const waitMs = await callOnce(connection, session, outcome)

@@ -48,6 +48,7 @@ export function createRedisCensus(redis: RedisSortedSets, options: CensusOptions
     if (version > 0) {
       await redis.zAdd(SESSIONS, entry)
       await redis.zRemRangeByScore(SESSIONS, '-inf', now())
+      await redis.pExpire(SESSIONS, countedMs)
     }
     if (source === undefined) return
     await redis.zAdd(openedKey(source), entry)

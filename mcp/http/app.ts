@@ -105,10 +105,12 @@ async function serve(
   address: string | undefined,
   options: ServeOptions,
 ): Promise<Response> {
+  const isPost = request.method === 'POST'
+  // Who can't be served now is to cost as little as can be.
+  if (isPost) options.room.look()
   checkCaller(request, options.allowed)
   const principal = await options.authenticate(request)
   if (principal instanceof Response) throw new Refusal('unauthorized', principal)
-  const isPost = request.method === 'POST'
   if (!isPost && (options.sessions === 'off' || isStateless(request))) throw notAllowed('POST')
   switch (request.method) {
     case 'POST':

@@ -20,11 +20,17 @@ export class Room {
   }
 
   /** Throws `overloaded` if all places are taken. */
-  async within(act: () => Promise<Response>): Promise<Response> {
+  look(): number {
     const span = this.#turn()
     const [now = 0, before = 0] = this.#here
     if (now + before >= this.#places) throw overloaded()
-    this.#here[0] = now + 1
+    return span
+  }
+
+  /** Takes a place while it acts. Throws `overloaded`, having done nothing. */
+  async within(act: () => Promise<Response>): Promise<Response> {
+    const span = this.look()
+    this.#here[0] = (this.#here[0] ?? 0) + 1
     try {
       return await act()
     } finally {
