@@ -79,11 +79,11 @@ export function createApp(options: AppOptions): Hono {
 
 /** Serves `/mcp`, and puts on record what is refused. */
 function createServe(options: AppOptions) {
-  const { log, limits } = options
-  const room = new Room(limits.maxRequests, options.clock)
+  const { log, limits, clock } = options
+  const serving = { ...options, room: new Room(limits.maxRequests, clock) }
   return async (request: Request, address: string | undefined): Promise<Response> => {
     try {
-      return await serve(request, address, { ...options, room })
+      return await serve(request, address, serving)
     } catch (error) {
       return refuse(error, log, address)
     }

@@ -16,8 +16,10 @@ const SESSION_ID = /^[\x21-\x7e]{1,128}$/
 /** Against DNS rebinding: a page that resolves its own name to this server is not let in. */
 export function checkCaller(request: Request, allowed: AllowList): void {
   // A request may name its host in its target as well, which then counts.
-  const named = [request.headers.get('host'), /^\w+:\/\/([^/?#]*)/.exec(request.url)?.[1] ?? '']
-  if (named.some((host) => host !== null && !isAllowedHost(host, allowed.hosts))) {
+  const target = /^\w+:\/\/([^/?#]*)/.exec(request.url)?.[1] ?? ''
+  const host = request.headers.get('host') ?? target
+  const named = host === target ? [host] : [host, target]
+  if (!named.every((name) => isAllowedHost(name, allowed.hosts))) {
     throw new ServerError('host_forbidden', 'Cannot serve request: its Host is not allowed')
   }
   const origin = request.headers.get('origin')

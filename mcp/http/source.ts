@@ -8,8 +8,9 @@ export function sourceOf(principal: Principal, address = 'unknown'): string {
 
 /** An IPv4 address, or the /64 network of an IPv6 one: who has one address of it has them all. */
 function networkOf(address: string): string {
+  if (!address.includes(':')) return address
   const [, mapped] = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address) ?? []
-  if (mapped !== undefined || !address.includes(':')) return mapped ?? address
+  if (mapped !== undefined) return mapped
   const [head = '', tail = ''] = address.toLowerCase().split('::')
   const [before, after] = [head, tail].map((part) =>
     part.split(':').filter((group) => group !== ''),

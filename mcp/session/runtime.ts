@@ -204,15 +204,22 @@ export class SessionRuntime {
     }
     this.#mustTakeMore()
     this.#settle(post.attempt)
-    // It has its place from here on: others may come while it waits.
-    this.#arriving++
-    const identified = identify(request, post, this.#options.pack.tools)
-    const identity = await identified.finally(() => this.#arriving--)
+    const identity = await this.#identify(request, post)
     const running = this.#exchanges.withKey(identity?.key)
     if (running !== undefined && running.identity?.fingerprint !== identity?.fingerprint) {
       return answerTo(request, { kind: 'failed', error: keyConflict() })
     }
     return answerTo(request, await (running ?? this.#start(request, identity)).answer)
+  }
+
+  async #identify(request: JSONRPCRequest, post: Post): Promise<Exchange['identity']> {
+    // It has its place from here on: others may come while it waits.
+    this.#arriving++
+    try {
+      return await identify(request, post, this.#options.pack.tools)
+    } finally {
+      this.#arriving--
+    }
   }
 
   #mustTakeMore(): void {
