@@ -1,8 +1,14 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
 
-/** The Debian package that brings each program the fleet is made of. */
-const PACKAGES = { 'redis-server': 'redis-server', haproxy: 'haproxy' } as const
+/** The Debian package that brings each program: of the fleet, and of its tests. */
+const PACKAGES = {
+  'redis-server': 'redis-server',
+  haproxy: 'haproxy',
+  nginx: 'nginx-light',
+  prometheus: 'prometheus',
+  chromium: 'chromium',
+} as const
 
 /**
  * What Node is told for an instance. V8's memory reducer would mark for seconds after each lull, and
