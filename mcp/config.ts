@@ -54,6 +54,8 @@ const settings = z
     JWT_ALGORITHMS: list('RS256,ES256,EdDSA').pipe(z.array(z.enum([...ALGORITHMS, 'EdDSA']))),
     /** Only tokens that have it are let in. */
     REQUIRED_SCOPE: z.string().regex(/^\S+$/, 'It must be one word').optional(),
+    /** Tokens that have it are those of the people who run the server: /admin/ and /metrics are theirs. */
+    ADMIN_SCOPE: z.string().regex(/^\S+$/, 'It must be one word').default('holdfast:admin'),
     /** The address of /mcp as clients use it. */
     PUBLIC_URL: secureUrl.optional(),
     /** `off`: no client gets a session, whatever its revision; tools are told theirs by argument. */
@@ -132,11 +134,12 @@ function parseLimits(given: object): Limits {
 
 /** `undefined` if nothing is set up. */
 function authOf(env: z.output<typeof settings>): AuthConfig | undefined {
-  const { AUTH_TOKENS: tokens, REQUIRED_SCOPE: requiredScope, PUBLIC_URL: publicUrl } = env
+  const { AUTH_TOKENS: tokens, PUBLIC_URL: publicUrl } = env
+  const scopes = { requiredScope: env.REQUIRED_SCOPE, adminScope: env.ADMIN_SCOPE }
   const { JWT_ISSUER: issuer, JWT_JWKS_URL: jwksUrl, JWT_ALGORITHMS: algorithms } = env
   if (issuer === undefined || jwksUrl === undefined || publicUrl === undefined) {
-    return tokens.length === 0 ? undefined : { tokens, requiredScope }
+    return tokens.length === 0 ? undefined : { tokens, ...scopes }
   }
   const { JWT_AUDIENCE: audience = publicUrl } = env
-  return { tokens, requiredScope, jwt: { issuer, audience, jwksUrl, algorithms, publicUrl } }
+  return { tokens, ...scopes, jwt: { issuer, audience, jwksUrl, algorithms, publicUrl } }
 }

@@ -22,8 +22,16 @@ export type LogEvent =
   | { event: 'commit_conflict'; session: string; expected: number }
   | { event: 'stream_reopened'; session: string; attempt: number }
   | { event: 'sdk_error'; session: string; message: string }
+  | ({ event: 'operator_ended_session'; name: string } & OperatorSaid)
+  | ({ event: 'operator_drained' | 'operator_undrained'; target: string } & OperatorSaid)
   | { event: 'request_failed'; message: string }
   | { event: 'request_refused' | 'limit_hit'; why: string; from?: string | undefined }
+
+/** Who it was. */
+interface OperatorSaid {
+  principal: string
+  from?: string | undefined
+}
 
 export function createLog(write: (line: string) => void, instance: string): Log {
   return (event) => {

@@ -6,6 +6,7 @@ import type { Log } from '../log.ts'
 import { parseInitialize } from '../session/message.ts'
 import type { Principal, SessionId } from '../session/ids.ts'
 import type { Answer, Post, SessionRouter, StreamEvent } from '../session/router.ts'
+import { createAdmin, type AdminOptions } from './admin.ts'
 import type { Authenticate, ResourceMetadata } from './auth.ts'
 import { readBody } from './body.ts'
 import {
@@ -18,18 +19,24 @@ import {
   speaksStateless,
   type AllowList,
 } from './headers.ts'
-import { errorResponse, json, Refusal, refuse, refused, SAFE_HEADERS } from './responses.ts'
+import { json, notAllowed, Refusal, refuse, refused, SAFE_HEADERS } from './responses.ts'
 import { Room } from './room.ts'
 import { sourceOf } from './source.ts'
 import { streamResponse, type SseOptions } from './sse.ts'
 import type { StatelessServer } from './stateless.ts'
 
-export interface AppOptions extends Omit<SseOptions, 'maxBufferedBytes'> {
+export interface AppOptions
+  extends
+    Omit<SseOptions, 'maxBufferedBytes'>,
+    Pick<AdminOptions, 'dashboard' | 'metrics' | 'overviewMs' | 'stopping'> {
   readonly router: SessionRouter
   readonly authenticate: Authenticate
   /** Where clients are told how to get a token. */
   readonly metadata?: ResourceMetadata | undefined
   readonly allowed: AllowList
+  /** Unset: there is nothing for operators here. */
+  readonly operator?: AdminOptions['operator'] | undefined
+  readonly authenticateOperator?: AdminOptions['authenticateOperator'] | undefined
   /** Serves requests that have no session. */
   readonly stateless: Pick<StatelessServer, 'serve'>
   /** `off`: all of them. */
@@ -69,6 +76,11 @@ export function createApp(options: AppOptions): Hono {
     // For pages of any origin: it is public.
     const headers = { 'access-control-allow-origin': '*' }
     app.get(metadata.path, () => page(metadata.document, 200, headers))
+  }
+
+  const { operator, authenticateOperator } = options
+  if (operator && authenticateOperator) {
+    app.route('/', createAdmin({ ...options, operator, authenticateOperator }))
   }
 
   const serveMcp = createServe(options)
@@ -253,9 +265,4 @@ function requireSessionId(request: Request): SessionId {
   if (id !== undefined) return id
   const why = 'the mcp-session-id header is missing'
   throw new ServerError('session_required', `Bad Request: ${why}`)
-}
-
-function notAllowed(allow: string): Refusal {
-  const error = new ServerError('method_not_allowed', `Method not allowed: use ${allow}`)
-  return new Refusal(error.code, errorResponse(error, { allow }))
 }

@@ -20,6 +20,8 @@ export interface AuthConfig {
   }
   /** Only tokens that have it are let in. */
   readonly requiredScope: string | undefined
+  /** Tokens that have it are those of the people who run the server. */
+  readonly adminScope: string
 }
 
 export interface StaticToken {
@@ -42,6 +44,28 @@ export const anonymousHere: Authenticate = async ({ url }) => {
   if (isLoopback(new URL(url).hostname)) return ANONYMOUS
   const why = 'nothing is set up to authenticate callers, and ALLOW_ANONYMOUS is not set'
   throw new ServerError('anonymous_forbidden', `Cannot serve request: ${why}`)
+}
+
+/** The same for who wants to see or do what is the operators'. `address` is where that comes from. */
+export type AuthenticateOperator = (
+  request: Request,
+  address: string | undefined,
+) => Promise<Principal | Response>
+
+/** By a token that has their scope; where callers need none, whoever is on this machine. */
+export function operators(auth: AuthConfig | undefined, clock: Clock): AuthenticateOperator {
+  return auth === undefined
+    ? operatorsHere
+    : bearer({ ...auth, requiredScope: auth.adminScope }, clock)
+}
+
+const operatorsHere: AuthenticateOperator = async ({ headers, url }, address) => {
+  // A proxy on this machine hands on requests of others. One that says so is believed.
+  const via = headers.get('x-forwarded-for')?.split(',') ?? []
+  const from = [new URL(url).hostname, address ?? '', ...via.map((part) => part.trim())]
+  if (from.every((one) => isLoopback(one.replace(/^::ffff:/, '')))) return ANONYMOUS
+  const why = 'without tokens only this machine may, see ADMIN_SCOPE'
+  throw new ServerError('admin_forbidden', `Cannot serve operators: ${why}`)
 }
 
 /** By bearer token: a static one, or a JWT. */

@@ -29,6 +29,14 @@ export function checkCaller(request: Request, allowed: AllowList): void {
   }
 }
 
+/** A page of another origin, also one on an allowed host, can't have a browser do what its user may. */
+export function checkSite({ headers }: Request, { origins }: AllowList): void {
+  const site = headers.get('sec-fetch-site') ?? 'none'
+  if (site === 'same-origin' || site === 'none') return
+  if (origins.includes(headers.get('origin') ?? '')) return
+  throw new ServerError('origin_forbidden', 'Cannot serve request: it comes from another page')
+}
+
 export function checkPost(request: Request): void {
   checkContent(request)
   // Both, in every revision with sessions: the answer may be either.

@@ -1,4 +1,4 @@
-import { httpStatusOf, knownError, rpcErrorOf, type ServerError } from '../errors.ts'
+import { httpStatusOf, knownError, rpcErrorOf, ServerError } from '../errors.ts'
 import type { Log } from '../log.ts'
 import type { Refused } from '../session/router.ts'
 
@@ -62,6 +62,11 @@ export function refuse(error: unknown, log: Log, from?: string): Response {
 function refusalFrom(error: unknown, log: Log): Refusal {
   const known = knownError(error, log)
   return new Refusal(known.code, errorResponse(known))
+}
+
+export function notAllowed(allow: string): Refusal {
+  const error = new ServerError('method_not_allowed', `Method not allowed: use ${allow}`)
+  return new Refusal(error.code, errorResponse(error, { allow }))
 }
 
 /** What a session's holder has refused. */

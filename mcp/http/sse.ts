@@ -1,5 +1,5 @@
 import type { Clock } from '../session/clock.ts'
-import type { Following } from '../session/router.ts'
+import type { Following, StreamEvent } from '../session/router.ts'
 import { SAFE_HEADERS } from './responses.ts'
 
 export interface SseOptions {
@@ -24,7 +24,20 @@ export function streamResponse(
   options: SseOptions,
   stop: AbortController,
 ): Response {
-  const { clock, retryMs, keepAliveMs, maxBufferedBytes } = options
+  const first = `id: ${after}\nretry: ${options.retryMs}\ndata:\n\n`
+  return textResponse(first, textsOf(events), options, stop)
+}
+
+/**
+ * What is to be sent, as it comes, behind what is sent `first`. No more of `texts` is asked for than
+ * the client takes; `stop` is aborted when it is over.
+ */
+export function textResponse(
+  first: string,
+  texts: AsyncIterable<string>,
+  { clock, keepAliveMs, maxBufferedBytes }: Omit<SseOptions, 'retryMs'>,
+  stop: AbortController,
+): Response {
   const encoder = new TextEncoder()
   let stopKeepAlive = (): void => undefined
   // Settled when the reader has made room, and when nobody waits for that any more.
@@ -57,10 +70,10 @@ export function streamResponse(
             keepAlive(progress)
           })
         }
-        write(`id: ${after}\nretry: ${retryMs}\ndata:\n\n`)
+        write(first)
         keepAlive()
         // A stream that can't be followed any more ends here; its client comes back for the rest.
-        const forwarded = forward(events, writeInTime).catch(() => undefined)
+        const forwarded = forward(texts, writeInTime).catch(() => undefined)
         void forwarded.finally(() => {
           stopKeepAlive()
           stop.abort()
@@ -89,18 +102,23 @@ export const SSE_HEADERS = {
   'x-accel-buffering': 'no',
 }
 
-type Events = (Following & { kind: 'following' })['events']
-
-async function forward(events: Events, write: (text: string) => Promise<void>): Promise<void> {
+async function* textsOf(events: AsyncIterable<StreamEvent>): AsyncGenerator<string> {
   for await (const event of events) {
     switch (event.kind) {
       case 'event':
-        await write(`id: ${event.id}\nevent: message\ndata: ${event.data}\n\n`)
+        yield `id: ${event.id}\nevent: message\ndata: ${event.data}\n\n`
         break
       case 'superseded':
-        await write(`retry: ${SUPERSEDED_RETRY_MS}\n\n`)
+        yield `retry: ${SUPERSEDED_RETRY_MS}\n\n`
     }
   }
+}
+
+async function forward(
+  texts: AsyncIterable<string>,
+  write: (text: string) => Promise<void>,
+): Promise<void> {
+  for await (const text of texts) await write(text)
 }
 
 function close(controller: ReadableStreamDefaultController<Uint8Array>): void {

@@ -38,6 +38,7 @@ describe('settings', () => {
     ['JWT_ALGORITHMS', 'rs256'],
     ['ALLOW_ANONYMOUS', 'yes'],
     ['ALLOW_ANONYMOUS', 'true'],
+    ['ADMIN_SCOPE', 'two words'],
     ['SESSIONS', 'no'],
     ['SESSION_TTL_SECONDS', '-1'],
     ['MAX_BODY_BYTES', '1.5'],
@@ -86,6 +87,7 @@ describe('who may say who callers are', () => {
     expect(parseConfig(JWT).auth).toEqual({
       tokens: [],
       requiredScope: undefined,
+      adminScope: 'holdfast:admin',
       jwt: {
         issuer: JWT.JWT_ISSUER,
         audience: JWT.PUBLIC_URL,
