@@ -9,6 +9,7 @@ it.each([
   ['mcp/tools/planted.ts', '../../durable-objects/env.ts'],
   ['mcp/tools/planted.ts', 'hono'],
   ['mcp/http/planted.ts', 'node:fs'],
+  ['mcp/http/planted.ts', '../../cli/table.ts'],
   ['durable-objects/planted.ts', '../worker/index.ts'],
 ])('the linter refuses that %s imports %s', (file, imported) => {
   writeFileSync(file, `import * as planted from '${imported}'\nexport const used = planted\n`)
