@@ -15,9 +15,12 @@ export interface BackingStore {
   readonly ping: () => Promise<boolean>
   /** Unset: no other process shares the store. */
   readonly peers?: RedisPeers
+  readonly close: () => void
 }
 
 export interface BackingStoreOptions extends Pick<Config, 'ttlMs' | 'record' | 'limits'> {
+  /** Somebody else's store, which nobody else uses. */
+  readonly own: SessionStore | undefined
   /** Unset: sessions are kept in this process. */
   readonly redisUrl: string | undefined
   readonly clock: Clock
@@ -32,12 +35,17 @@ const RECONNECT_MS = 100
 const PING_MS = 1000
 
 export async function openStore(options: BackingStoreOptions): Promise<BackingStore> {
-  const { redisUrl, ttlMs, record, limits, clock } = options
+  const { own, redisUrl, ttlMs, record, limits, clock } = options
   const now = (): number => clock.now()
   const counting = { ttlMs, now, limits, touchMs: TOUCH_MS }
-  if (redisUrl === undefined) {
-    const store = createMemoryStore({ ...record, ttlMs, now, standaloneTail: STANDALONE_TAIL })
-    return { store, census: createLocalCensus(counting), ping: () => Promise.resolve(true) }
+  if (own !== undefined || redisUrl === undefined) {
+    const kept = { ...record, ttlMs, now, standaloneTail: STANDALONE_TAIL }
+    return {
+      store: own ?? createMemoryStore(kept),
+      census: createLocalCensus(counting),
+      ping: () => Promise.resolve(true),
+      close: () => undefined,
+    }
   }
 
   const connection = {
@@ -68,6 +76,9 @@ export async function openStore(options: BackingStoreOptions): Promise<BackingSt
         () => true,
         () => false,
       ),
+    close() {
+      for (const client of [redis, subscriber]) client.destroy()
+    },
   }
 }
 

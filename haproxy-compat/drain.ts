@@ -20,40 +20,39 @@ export interface DrainOptions {
 
 export interface Drain {
   readonly isDraining: () => boolean
-  /** Names the server to stop when all is done. */
-  stop(server: ServerType): void
+  /** Resolves when `server` has stopped. */
+  begin(server: ServerType): Promise<void>
 }
 
 /**
- * On SIGTERM: not ready, so that no router sends more; then running calls end, streams are let
- * go, and the process exits. A second SIGTERM, or calls that take too long, end it at once.
+ * Not ready, so that no router sends more; then running calls end, streams are let go, and the
+ * server stops. Calls that take too long are handed over.
  */
-export function drainOnSigterm(options: DrainOptions): Drain {
+export function createDrain(options: DrainOptions): Drain {
   const { clock, router, detach, handOver, drainMs, stopMs } = options
   let draining = false
-  let server: ServerType | undefined
 
-  async function drain(): Promise<void> {
+  async function drain(server: ServerType): Promise<void> {
     await sleep(clock, drainMs)
-    const closed = new Promise((resolve) => server?.close(resolve))
+    const closed = new Promise((resolve) => server.close(resolve))
     // A connection that becomes idle later is left open by Node for as long as a client may come back.
     const http = server instanceof Server ? server : undefined
-    setInterval(() => http?.closeIdleConnections(), IDLE_CHECK_MS)
+    const closing = setInterval(() => http?.closeIdleConnections(), IDLE_CHECK_MS)
     const ended = router.idle().then(() => {
       detach()
       return closed
     })
     await Promise.race([ended, sleep(clock, stopMs)])
+    clearInterval(closing)
     await handOver()
-    process.exit(0)
+    http?.closeAllConnections()
   }
 
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-    process.on(signal, () => {
-      if (draining) process.exit(1)
+  return {
+    isDraining: () => draining,
+    begin(server) {
       draining = true
-      void drain()
-    })
+      return drain(server)
+    },
   }
-  return { isDraining: () => draining, stop: (named) => void (server = named) }
 }

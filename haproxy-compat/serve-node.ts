@@ -1,33 +1,88 @@
-import { ServerResponse, type IncomingMessage } from 'node:http'
 import { flushCompileCache } from 'node:module'
-import { serve, type HttpBindings } from '@hono/node-server'
-import type { Hono } from 'hono'
+import type { AddressInfo } from 'node:net'
+import type { HttpBindings } from '@hono/node-server'
 import { isLoopback, parseConfig, type Config } from '../mcp/config.ts'
-import { ServerError } from '../mcp/errors.ts'
 import { createApp } from '../mcp/http/app.ts'
 import { anonymous, bearer, resourceMetadata, type Authenticate } from '../mcp/http/auth.ts'
-import { errorResponse } from '../mcp/http/responses.ts'
 import { StatelessServer } from '../mcp/http/stateless.ts'
-import { createLog } from '../mcp/log.ts'
-import { systemClock as clock } from '../mcp/session/clock.ts'
+import { createLog, type Log } from '../mcp/log.ts'
+import type { Clock } from '../mcp/session/clock.ts'
 import { LocalRouter } from '../mcp/session/local-router.ts'
+import type { SessionStore } from '../mcp/session/store.ts'
 import type { Pack } from '../mcp/session/tool.ts'
-import { openStore } from './backing-store.ts'
-import { drainOnSigterm } from './drain.ts'
+import { openStore, type BackingStore } from './backing-store.ts'
+import { createDrain } from './drain.ts'
+import { listen } from './listen.ts'
 import { collectGarbage } from './memory.ts'
-import { parseNodeConfig } from './node-config.ts'
+import { parseNodeConfig, type NodeConfig } from './node-config.ts'
 import { createSessionIds } from './session-ids.ts'
 
-/** One Node instance that serves `pack`, set up by its environment variables. */
-export async function serveNode(pack: Pack): Promise<void> {
-  const config = parseConfig(process.env)
-  const { instance, host, port, secrets, maxLive, liveIdleMs, routerKeyHeader, ...node } =
-    parseNodeConfig(process.env)
-  const authenticate = authenticator(config, host)
-  const log = createLog((line) => console.log(line), instance)
+export interface NodeServerOptions extends Pack {
+  /** Where sessions are kept; unset: in Redis with the setting `REDIS_URL`, else in this process. */
+  readonly store?: SessionStore
+  /** By the names of environment variables, which they are if unset. */
+  readonly settings?: Readonly<Record<string, string | undefined>>
+  /** Takes each line of the log. */
+  readonly write?: (line: string) => void
+}
 
-  const backing = { ...config, redisUrl: node.redisUrl, clock }
-  const { store, census, ping, peers } = await openStore(backing)
+export interface NodeServer {
+  readonly instance: string
+  /** The address of `/mcp`. */
+  readonly url: string
+  /** Drains it: its calls end, its streams are let go, its sessions stay in their store. */
+  close(): Promise<void>
+}
+
+/** One Node instance as a process of its own: SIGTERM drains it, and a second one ends it at once. */
+export async function serveNode(options: NodeServerOptions): Promise<void> {
+  const server = await createNodeServer(options)
+  console.log(`Holdfast ${server.instance} serves ${server.url}`)
+  // Node does so when it exits, which one that is killed does not.
+  flushCompileCache()
+  let draining = false
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    process.on(signal, () => {
+      if (draining) process.exit(1)
+      draining = true
+      void server.close().then(() => process.exit(0))
+    })
+  }
+}
+
+/** One Node instance, which listens when it is there. */
+export async function createNodeServer(options: NodeServerOptions): Promise<NodeServer> {
+  const { store: own, settings = process.env, write = console.log, ...pack } = options
+  const config = parseConfig(settings)
+  const node = parseNodeConfig(settings)
+  const { instance, host, port, redisUrl } = node
+  const log = createLog(write, instance)
+  const authenticate = authenticator(config, host)
+  const backing = await openStore({ ...config, own, redisUrl, clock })
+  const { app, drain } = createInstance(pack, { config, node, log, authenticate, backing })
+  const server = await listen(app, { host, port, ...config.limits })
+  log({ event: 'started', auth: config.auth === undefined ? 'none' : 'bearer' })
+  return {
+    instance,
+    url: `http://${host}:${(server.address() as AddressInfo).port}/mcp`,
+    async close() {
+      await drain.begin(server)
+      backing.close()
+    },
+  }
+}
+
+interface Parts {
+  readonly config: Config
+  readonly node: NodeConfig
+  readonly log: Log
+  readonly authenticate: Authenticate
+  readonly backing: BackingStore
+}
+
+function createInstance(pack: Pack, { config, node, log, authenticate, backing }: Parts) {
+  const { instance, secrets, maxLive, liveIdleMs, routerKeyHeader } = node
+  const { store, census, ping, peers } = backing
   const status = { startedAt: clock.now(), countSessions: () => census.count() }
   const served = { pack, instance, clock, log, status }
   const router = new LocalRouter({
@@ -45,7 +100,7 @@ export async function serveNode(pack: Pack): Promise<void> {
     router.detachAll()
     stateless.dismiss()
   }
-  const drain = drainOnSigterm({ ...node, clock, router, detach, handOver: () => peers?.stop() })
+  const drain = createDrain({ ...node, clock, router, detach, handOver: () => peers?.stop() })
   peers?.start(
     (call) => router.takeOver(call),
     () => !drain.isDraining(),
@@ -73,9 +128,16 @@ export async function serveNode(pack: Pack): Promise<void> {
     reachesStore: ping,
     isDraining: drain.isDraining,
   })
+  return { app, drain }
+}
 
-  drain.stop(listen(app, { instance, host, port, ...config.limits }))
-  log({ event: 'started', auth: config.auth === undefined ? 'none' : 'bearer' })
+/** What keeps the process alive is that it listens, and no timer. */
+const clock: Clock = {
+  now: () => Date.now(),
+  timer(ms, fire) {
+    const timer = setTimeout(fire, ms).unref()
+    return () => clearTimeout(timer)
+  },
 }
 
 /** Where others than this machine can call, they say who they are, or somebody says they need not. */
@@ -90,57 +152,5 @@ function addressFrom(header: string | undefined) {
   return ({ headers }: Request, env: unknown): string | undefined => {
     const told = header === undefined ? undefined : headers.get(header)
     return told ?? (env as HttpBindings).incoming.socket.remoteAddress
-  }
-}
-
-interface Listening {
-  readonly instance: string
-  readonly host: string
-  readonly port: number
-  readonly maxHeaders: number
-}
-
-const MAX_HEAD_BYTES = 16 * 1024
-// A client that takes longer to say what it wants is gone, or means harm.
-const HEAD_MS = 10_000
-const REQUEST_MS = 30_000
-/** Of no sign from either side: as HAProxy's. A stream that is read has its comments. */
-const SILENT_MS = 300_000
-
-type FetchCallback = Parameters<typeof serve>[0]['fetch']
-
-function listen({ fetch }: Hono, { instance, host: hostname, port, maxHeaders }: Listening) {
-  const serverOptions = {
-    ServerResponse: WholeResponse,
-    maxHeaderSize: MAX_HEAD_BYTES,
-    headersTimeout: HEAD_MS,
-    requestTimeout: REQUEST_MS,
-    connectionsCheckingInterval: 1000,
-  }
-  const bounded: FetchCallback = (request, env) => {
-    // Node has a limit of its own, but leaves out what is over it.
-    const isOver = env.incoming.rawHeaders.length > 2 * maxHeaders
-    return isOver ? tooManyHeaders() : fetch(request, env)
-  }
-  const server = serve({ fetch: bounded, hostname, port, serverOptions }, (address) => {
-    console.log(`Holdfast ${instance} serves http://${hostname}:${address.port}/mcp`)
-    // Node does so when it exits, which one that is killed does not.
-    flushCompileCache()
-  })
-  return server.setTimeout(SILENT_MS)
-}
-
-function tooManyHeaders(): Response {
-  const why = 'its head has too many fields'
-  return errorResponse(new ServerError('too_many_headers', `Cannot serve request: ${why}`))
-}
-
-/**
- * A stream's headers wait for its first event, which is there at once. Were they sent before it, a
- * client whose instance dies between the two would have no event to resume behind.
- */
-class WholeResponse<T extends IncomingMessage> extends ServerResponse<T> {
-  override flushHeaders(): void {
-    // They go with what is written first.
   }
 }
