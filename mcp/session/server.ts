@@ -48,23 +48,30 @@ const CACHE_HINTS = {
 }
 
 /** An SDK server with everything in `pack`. It serves one client at a time. */
-export function createServer(
-  pack: Pack,
-  host: ServerHost,
-  { revisions, notifier }: ServerOptions,
-): McpServer {
-  const { name, version } = pack
-  const instructions = `Stateful MCP server instance: ${host.instance}`
-  const capabilities = { logging: {}, resources: { subscribe: true } }
-  const supportedProtocolVersions = [...revisions]
-  const options = { capabilities, instructions, cacheHints: CACHE_HINTS, supportedProtocolVersions }
-  const server = new McpServer({ name, version }, options)
+export function createServer(pack: Pack, host: ServerHost, options: ServerOptions): McpServer {
+  const server = pack.server?.() ?? ownServer(pack, host, options)
+  server.server.registerCapabilities({ logging: {} })
   for (const tool of pack.tools) addTool(server, tool, host)
   for (const resource of pack.resources ?? []) addResource(server, resource, host)
-  server.server.setRequestHandler('resources/subscribe', () => ({}))
-  server.server.setRequestHandler('resources/unsubscribe', () => ({}))
-  pack.extend?.(server, notifier)
+  if (server.server.getCapabilities().resources) {
+    server.server.registerCapabilities({ resources: { subscribe: true } })
+    server.server.setRequestHandler('resources/subscribe', () => ({}))
+    server.server.setRequestHandler('resources/unsubscribe', () => ({}))
+  }
+  pack.extend?.(server, options.notifier)
   return server
+}
+
+function ownServer({ name, version }: Pack, host: ServerHost, { revisions }: ServerOptions) {
+  return new McpServer(
+    { name: name ?? 'holdfast', version: version ?? '0.0.0' },
+    {
+      capabilities: { resources: {} },
+      instructions: `Stateful MCP server instance: ${host.instance}`,
+      cacheHints: CACHE_HINTS,
+      supportedProtocolVersions: [...revisions],
+    },
+  )
 }
 
 /** What a tool has returned, as the client gets it. */

@@ -8,8 +8,9 @@ import type { JsonObject, SessionState } from './state.ts'
  * the session runtime. The same pack runs on every topology.
  */
 export interface Pack {
-  readonly name: string
-  readonly version: string
+  /** What clients are told they talk to. */
+  readonly name?: string
+  readonly version?: string
   readonly tools: readonly Tool[]
   readonly resources?: readonly StateResource[]
   /**
@@ -17,6 +18,17 @@ export interface Pack {
    * changed lists to those who listen in the stateless revision.
    */
   readonly extend?: (server: McpServer, notifier?: ServerNotifier) => void
+  /** Makes the SDK's server that all this is put on, one for each session; see `fromMcpServer`. */
+  readonly server?: () => McpServer
+}
+
+/**
+ * What a server offers that is written for the SDK alone, as a pack. `create` makes a new one on each
+ * call. Its handlers run in sessions: what they say and ask outlives them, and a reply is recorded.
+ * They know of no `Call`, so the state of a session and journaled steps are for tools beside them.
+ */
+export function fromMcpServer(create: () => McpServer): Pack {
+  return { tools: [], server: create }
 }
 
 /** A function over a session, with all effects through `call`. Its result is a JSON object. */

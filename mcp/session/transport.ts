@@ -37,6 +37,7 @@ export class SessionTransport implements Transport {
 
   readonly #listener: Listener
   #runs = 0
+  readonly #running = new Set<number>()
   /** Takes the answer to a request of our own. */
   #answered: ((outcome: RpcOutcome) => void) | undefined
 
@@ -58,6 +59,7 @@ export class SessionTransport implements Transport {
   /** Hands a client's request to the SDK under a number of our own. */
   receiveRequest(request: JSONRPCRequest, extra?: (run: number) => MessageExtraInfo): number {
     const run = ++this.#runs
+    this.#running.add(run)
     this.onmessage?.({ ...request, id: run }, extra?.(run))
     return run
   }
@@ -78,11 +80,13 @@ export class SessionTransport implements Transport {
 
   /** Tells a run that nobody waits for it any more. */
   cancel(run: number): void {
+    this.#running.delete(run)
     const params = { requestId: run }
     this.receiveNotification({ jsonrpc: '2.0', method: 'notifications/cancelled', params })
   }
 
   async send(message: JSONRPCMessage, options?: TransportSendOptions): Promise<void> {
+    if (!('method' in message)) this.#running.delete(Number(message.id))
     if (this.#answered !== undefined) {
       if (!('method' in message)) this.#answered(outcomeOf(message))
       return
@@ -92,13 +96,23 @@ export class SessionTransport implements Transport {
     }
     const { relatedRequestId: run } = options ?? {}
     if ('id' in message) {
-      // Only what a call asks is recorded with it; nothing else could take an answer after a restart.
-      if (typeof run !== 'number') throw new Error('Cannot ask the client outside a call')
-      void this.#ask(message, run)
+      void this.#ask(message, typeof run === 'number' ? run : this.#onlyRun())
       // A question that is moot ends with its call.
     } else if (message.method !== 'notifications/cancelled') {
       await this.#listener.said(message, typeof run === 'number' ? run : undefined)
     }
+  }
+
+  /**
+   * Only what a call asks is recorded with it; nothing else could take an answer after a restart. The
+   * SDK's own short forms do not say which call asks, which is plain as long as there is one.
+   */
+  #onlyRun(): number {
+    const [run, ...others] = this.#running
+    if (run === undefined) throw new Error('Cannot ask the client outside a call')
+    if (others.length === 0) return run
+    const why = 'several calls run, and it is not said which one asks'
+    throw new Error(`Cannot ask the client: ${why} (pass { relatedRequestId: ctx.mcpReq.id })`)
   }
 
   async #ask(question: JSONRPCRequest, run: number): Promise<void> {
