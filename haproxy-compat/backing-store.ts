@@ -1,13 +1,18 @@
-import { createClient, type RedisClientType } from '@redis/client'
 import type { Config } from '../mcp/config.ts'
 import type { Clock } from '../mcp/session/clock.ts'
 import { createMemoryStore } from '../mcp/session/memory-store.ts'
 import type { SessionStore } from '../mcp/session/store.ts'
 import { createLocalCensus, createRedisCensus, type CountingCensus } from './census.ts'
 import { createDeadline } from './deadline.ts'
+import {
+  COMMAND_MS,
+  connectRedis,
+  type RedisCommands,
+  type RedisSettings,
+} from './redis-connection.ts'
 import { RedisPeers } from './redis-peers.ts'
-import type { RedisScripts } from './redis-scripts.ts'
 import { createRedisStore } from './redis-store.ts'
+import { onReplicas, type ReplicaOptions } from './replicas.ts'
 
 export interface BackingStore {
   readonly store: SessionStore
@@ -22,23 +27,22 @@ export interface BackingStoreOptions extends Pick<Config, 'ttlMs' | 'record' | '
   /** Somebody else's store, which nobody else uses. */
   readonly own: SessionStore | undefined
   /** Unset: sessions are kept in this process. */
-  readonly redisUrl: string | undefined
+  readonly redis: RedisOptions | undefined
   readonly clock: Clock
+}
+
+export interface RedisOptions extends RedisSettings, Pick<ReplicaOptions, 'replicas'> {
+  readonly replicasWithinMs: number
 }
 
 const TOUCH_MS = 60_000
 const STANDALONE_TAIL = 1024
-// A command that is not answered by then has failed: its call is refused, and may be sent again.
-const COMMAND_MS = 1200
-const RECONNECT_MS = 100
-// A connection that only listens learns in this way that it is dead.
-const PING_MS = 1000
 
 export async function openStore(options: BackingStoreOptions): Promise<BackingStore> {
-  const { own, redisUrl, ttlMs, record, limits, clock } = options
+  const { own, redis, ttlMs, record, limits, clock } = options
   const now = (): number => clock.now()
   const counting = { ttlMs, now, limits, touchMs: TOUCH_MS }
-  if (own !== undefined || redisUrl === undefined) {
+  if (own !== undefined || redis === undefined) {
     const kept = { ...record, ttlMs, now, standaloneTail: STANDALONE_TAIL }
     return {
       store: own ?? createMemoryStore(kept),
@@ -48,48 +52,32 @@ export async function openStore(options: BackingStoreOptions): Promise<BackingSt
     }
   }
 
-  const connection = {
-    url: redisUrl,
-    socket: { connectTimeout: COMMAND_MS, reconnectStrategy: RECONNECT_MS },
-    // Its user may run what is needed, which these are not.
-    disableClientInfo: true,
-    maintNotifications: 'disabled',
-  } as const
-  const redis: RedisClientType = createClient({
-    ...connection,
-    // What can't be sent now fails now: a call must not wait for a store that is away.
-    disableOfflineQueue: true,
-    // The client's own watches each command with a timer, and only until it is sent.
-    commandOptions: { timeout: 0 },
-  })
-  const subscriber = createClient({ ...connection, pingInterval: PING_MS })
-  // Each loss of a connection is an event; the commands that fail of it say so themselves.
-  for (const client of [redis, subscriber]) client.on('error', () => undefined)
-  await Promise.all([redis.connect(), subscriber.connect()])
-  const timed = withDeadline(redis)
+  const { commands, subscriber, ping, lineOf, close } = await connectRedis(redis)
+  const within = createDeadline(COMMAND_MS)
+  const timed = withDeadline(commands, within)
+  const store = createRedisStore(timed, { ...record, ttlMs, now })
+  const { replicas, replicasWithinMs: withinMs } = redis
   return {
-    store: createRedisStore(timed, { ...record, ttlMs, now }),
+    store: replicas === 0 ? store : onReplicas(store, { replicas, withinMs, lineOf }),
     census: createRedisCensus(timed, counting),
     peers: new RedisPeers(timed, subscriber, clock),
     ping: () =>
-      timed.ping().then(
+      within(ping()).then(
         () => true,
         () => false,
       ),
-    close() {
-      for (const client of [redis, subscriber]) client.destroy()
-    },
+    close,
   }
 }
 
+type Deadline = ReturnType<typeof createDeadline>
+
 /** The commands that are used here, each of which fails if it takes too long. */
-function withDeadline(redis: RedisClientType) {
-  const within = createDeadline(COMMAND_MS)
+function withDeadline(redis: RedisCommands, within: Deadline) {
   return {
-    ping: () => within(redis.ping()),
-    evalSha: (...args: Parameters<RedisScripts['evalSha']>) => within(redis.evalSha(...args)),
-    eval: (...args: Parameters<RedisScripts['eval']>) => within(redis.eval(...args)),
-    zAdd: (...args: Parameters<RedisClientType['zAdd']>) => within(redis.zAdd(...args)),
+    evalSha: (...args: Parameters<RedisCommands['evalSha']>) => within(redis.evalSha(...args)),
+    eval: (...args: Parameters<RedisCommands['eval']>) => within(redis.eval(...args)),
+    zAdd: (...args: Parameters<RedisCommands['zAdd']>) => within(redis.zAdd(...args)),
     sPublish: (channel: string, message: string) => within(redis.sPublish(channel, message)),
     zRem: (key: string, member: string) => within(redis.zRem(key, member)),
     zRemRangeByScore: (key: string, min: string, max: number) =>

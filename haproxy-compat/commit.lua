@@ -33,7 +33,12 @@ elseif not version then
 end
 if stored[2] then
   local kept = redis.call('ZSCORE', ages, reply)
-  if kept and tonumber(kept) > tonumber(ARGV[2]) then return { 'answered', stored[2] } end
+  if kept and tonumber(kept) > tonumber(ARGV[2]) then
+    -- A use, and a write: who waits for replicas on this connection waits for the record, too.
+    redis.call('PEXPIRE', session, ARGV[1])
+    redis.call('PEXPIRE', ages, ARGV[1])
+    return { 'answered', stored[2] }
+  end
 end
 if from ~= '' and tonumber(from) ~= version then return { 'conflict' } end
 for _, part in ipairs(appends) do

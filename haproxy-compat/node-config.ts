@@ -1,14 +1,21 @@
 import { randomBytes } from 'node:crypto'
 import * as z from 'zod'
 import { parseSettings } from '../mcp/config.ts'
+import { parseRedisUrl, type RedisPlace } from './redis-place.ts'
 
 export type NodeConfig = z.output<typeof schema>
 
 // What a Node instance is told beside what mcp/config.ts reads, by environment variables.
 const schema = z
   .object({
-    /** Unset: sessions live in this process and end with it. */
-    REDIS_URL: z.url().optional(),
+    /** Unset: sessions live in this process and end with it. Its forms are in redis-place.ts. */
+    REDIS_URL: z.string().transform(placeFrom).optional(),
+    /** Where Sentinels ask for a password. */
+    REDIS_SENTINEL_PASSWORD: z.string().optional(),
+    /** How many replicas must have what a call has changed before it is answered. */
+    REDIS_WAIT_REPLICAS: z.coerce.number().int().min(0).max(16).default(0),
+    /** How long they have; after that the call fails, and may be sent again. */
+    REDIS_WAIT_MS: z.coerce.number().int().min(1).max(500).default(400),
     INSTANCE_ID: z.string().min(1).max(64).default('node-1'),
     HOST: z.string().default('127.0.0.1'),
     PORT: z.coerce.number().int().min(0).max(65_535).default(8000),
@@ -28,7 +35,12 @@ const schema = z
     STOP_SECONDS: z.coerce.number().min(0).default(30),
   })
   .transform((env) => ({
-    redisUrl: env.REDIS_URL,
+    redis: env.REDIS_URL && {
+      place: env.REDIS_URL,
+      sentinelPassword: env.REDIS_SENTINEL_PASSWORD,
+      replicas: env.REDIS_WAIT_REPLICAS,
+      replicasWithinMs: env.REDIS_WAIT_MS,
+    },
     instance: env.INSTANCE_ID,
     host: env.HOST,
     port: env.PORT,
@@ -44,6 +56,15 @@ const schema = z
 /** Throws with one line per setting that can't be used. */
 export function parseNodeConfig(env: NodeJS.ProcessEnv): NodeConfig {
   return parseSettings(schema, env)
+}
+
+function placeFrom(url: string, { issues }: z.core.ParsePayload): RedisPlace {
+  try {
+    return parseRedisUrl(url)
+  } catch (error) {
+    issues.push({ code: 'custom', input: '', message: (error as Error).message })
+    return z.NEVER
+  }
 }
 
 /** Without a secret the ids are good for this process alone, as are its sessions. */

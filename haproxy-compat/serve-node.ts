@@ -55,10 +55,10 @@ export async function createNodeServer(options: NodeServerOptions): Promise<Node
   const { store: own, settings = process.env, write = console.log, ...pack } = options
   const config = parseConfig(settings)
   const node = parseNodeConfig(settings)
-  const { instance, host, port, redisUrl } = node
+  const { instance, host, port, redis } = node
   const log = createLog(write, instance)
   const authenticate = authenticator(config, host)
-  const backing = await openStore({ ...config, own, redisUrl, clock })
+  const backing = await openStore({ ...config, own, redis, clock })
   const { app, drain } = createInstance(pack, { config, node, log, authenticate, backing })
   const server = await listen(app, { host, port, ...config.limits })
   log({ event: 'started', auth: config.auth === undefined ? 'none' : 'bearer' })
