@@ -7,6 +7,9 @@ import {
 } from '@modelcontextprotocol/client'
 import { ResilientTransport, type ResilientOptions } from './resilient-transport.ts'
 
+export type { ClientEvent } from './events.ts'
+export { ClientError } from './retry.ts'
+
 export interface ResilientClientOptions extends ClientOptions, ResilientOptions {
   /** Where the service is, and where else if it is not there. */
   readonly urls: string | readonly string[]

@@ -1,12 +1,9 @@
-import type { Env } from '../durable-objects/env.ts'
-import { SessionObject } from '../durable-objects/mcp-session.ts'
+import { createSessionObject, type Env } from '../durable-objects/create-session-object.ts'
 import { tools } from '../mcp/tools/index.ts'
 import { createWorker } from './create-worker.ts'
 
-export { SessionIndex } from '../durable-objects/session-index.ts'
+export { SessionIndex } from '../durable-objects/create-session-object.ts'
 
-export class McpSession extends SessionObject {
-  protected override readonly pack = tools
-}
+export const McpSession = createSessionObject(tools)
 
 export default createWorker(tools) satisfies ExportedHandler<Env>
