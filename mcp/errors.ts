@@ -105,6 +105,11 @@ export function isAway(error: unknown): boolean {
   return isServerError(error) && error.code === 'store_unavailable'
 }
 
+/** True for a word that is one of our codes, and so was made up by nobody else. */
+export function isErrorCode(word: unknown): word is ErrorCode {
+  return typeof word === 'string' && Object.hasOwn(TABLE, word)
+}
+
 export function isServerError(error: unknown): error is ServerError {
   return error instanceof ServerError
 }

@@ -17,7 +17,7 @@ export type LogEvent =
   | { event: 'session_read'; session: string; by: string }
   | { event: 'session_restored'; session: string; version: number; tookMs: number }
   | { event: 'session_ended'; session: string; why: 'deleted' | 'expired' }
-  | { event: 'call_taken_over'; session: string; stream: string }
+  | { event: 'call_taken_over'; session: string; stream: string; tookMs: number }
   | { event: 'call_retried'; session: string; attempt: number; reason: string }
   | { event: 'commit_conflict'; session: string; expected: number }
   | { event: 'stream_reopened'; session: string; attempt: number }

@@ -18,7 +18,11 @@ export type Measured =
     }
   /** A call was answered from its record. */
   | { readonly kind: 'replayed' }
-  /** One atomic write was made. */
+  /** One atomic write of a holder's was made. */
   | { readonly kind: 'committed' }
+
+// Said often, and always the same.
+export const COMMITTED: Measured = { kind: 'committed' }
+export const REPLAYED: Measured = { kind: 'replayed' }
 
 export const unmetered: Meter = () => undefined

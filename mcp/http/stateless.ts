@@ -15,6 +15,7 @@ import { HANDLE_HEADER, hasPlainHeaders, withHandles } from '../session/handles.
 import type { SessionId } from '../session/ids.ts'
 import { parseMessage, respond } from '../session/message.ts'
 import type { Limits } from '../limits.ts'
+import { unmetered } from '../meter.ts'
 import type { Relay } from '../session/peers.ts'
 import { REVISIONS, STATELESS_REVISION } from '../session/revisions.ts'
 import type { Post } from '../session/router.ts'
@@ -62,7 +63,9 @@ export class StatelessServer {
     const { pack, ttlMs } = options
     this.#options = options
     this.#pack = withHandles(pack, ttlMs)
-    this.#tools = new Map(this.#pack.tools.map((tool) => [tool.name, { isPlain: lazily(tool) }]))
+    // What a server of somebody else's speaks, the SDK's handler finds out.
+    const plain = pack.server === undefined ? lazily : () => () => false
+    this.#tools = new Map(this.#pack.tools.map((tool) => [tool.name, { isPlain: plain(tool) }]))
     this.#host = new StatelessHost(options)
     this.#forward = options.forward
     this.#subscriptions = new Subscriptions(options)
@@ -75,6 +78,7 @@ export class StatelessServer {
     if (elsewhere) return elsewhere
     const { message } = parseMessage(post.body, this.#options.limits)
     if (!('method' in message && 'id' in message)) return this.#fetch(request, message)
+    const { clock, meter = unmetered } = this.#options
     const caller: Caller = { post, params: (message.params ?? {}) as JsonObject }
     if (message.method === 'subscriptions/listen') return this.#listen(request, message, caller)
     // What the SDK's own handlers ask, they check.
@@ -83,10 +87,13 @@ export class StatelessServer {
     if (tool && !(await this.#host.goOn(caller))) {
       return json(JSON.stringify(respond(message.id, BAD_STATE)), 200)
     }
+    const startedAt = clock.now()
     const isPlain = tool?.isPlain() === true && isInOrder(request, message)
     const response = await (isPlain
       ? this.#call(request, message, caller)
       : this.#fetch(request, message, caller))
+    // The host measures the calls of tools.
+    if (!tool) meter({ kind: 'call', ...told(message, response), tookMs: clock.now() - startedAt })
     const { refusal, held } = caller
     if (held && this.#options.tellsHeld) response.headers.set(HELD_HEADER, '1')
     if (refusal === undefined) return response
@@ -179,6 +186,10 @@ export class StatelessServer {
   #create(revisions: readonly string[]): McpServer {
     return createServer(this.#pack, this.#host, { revisions, notifier: this.#handler.notify })
   }
+}
+
+function told({ method }: JSONRPCRequest, { ok }: Response) {
+  return { method, outcome: ok ? 'ok' : 'invalid_request' }
 }
 
 function withId(body: string, id: RequestId): string {

@@ -1,5 +1,6 @@
 import type { JSONRPCRequest } from '@modelcontextprotocol/server'
 import { isAway, isServerError, rpcErrorOf, ServerError, sessionNotFound } from '../errors.ts'
+import { REPLAYED, type Meter } from '../meter.ts'
 import { AWAY_MS, type Clock } from './clock.ts'
 import { answerFrom, streamAnswer, type ExchangeAnswer } from './exchange-answer.ts'
 import { createStreamId, type StreamId } from './ids.ts'
@@ -17,6 +18,7 @@ import type { Commit, Entry, Loaded, RecordedAnswer, Reply, RpcOutcome, Settings
 export interface ExchangeHost {
   readonly session: LiveSession
   readonly clock: Clock
+  readonly meter: Meter
   /** How long a question to the client may stay open. */
   readonly askTimeoutMs: number
   /** Runs `exchange` from its start, on a newly loaded record. */
@@ -27,6 +29,8 @@ export interface ExchangeHost {
   hold(stream: StreamId): void
   /** It does not run here any more. */
   letGo(stream: StreamId, ended: boolean): void
+  /** The exchange is over, and has come to `answer`. */
+  settled(exchange: Exchange, answer: ExchangeAnswer): void
   /** Answers a question that nobody has answered. */
   answer(stream: StreamId, op: number, outcome: RpcOutcome): Promise<void>
 }
@@ -50,6 +54,8 @@ export class Exchange {
   readonly identity: Identity | undefined
   readonly answer: Promise<ExchangeAnswer>
   readonly host: ExchangeHost
+  /** Milliseconds since the epoch. */
+  readonly startedAt: number
   readonly journal = new Journal()
   readonly staged = new StagedChange()
   readonly #resolve: (answer: ExchangeAnswer) => void
@@ -69,6 +75,7 @@ export class Exchange {
     this.request = request
     this.identity = identity
     this.host = host
+    this.startedAt = host.clock.now()
     const { promise, resolve } = Promise.withResolvers<ExchangeAnswer>()
     this.answer = promise
     this.#resolve = resolve
@@ -169,7 +176,7 @@ export class Exchange {
       const loaded = await this.#use()
       if (loaded === undefined) throw sessionNotFound()
       // It changed something when it ran first.
-      if (loaded.reply !== undefined) return this.#settle(answerFrom(loaded.reply, this.identity))
+      if (loaded.reply !== undefined) return this.#replay(loaded.reply)
     }
     this.#settle({ kind: 'reply', outcome }, true)
   }
@@ -260,7 +267,7 @@ export class Exchange {
         case 'committed':
           return
         case 'answered':
-          this.#settle(answerFrom(outcome.reply, this.identity))
+          this.#replay(outcome.reply)
           break
         case 'conflict':
           // Nobody has seen anything of this run.
@@ -321,8 +328,17 @@ export class Exchange {
     return known
   }
 
+  #replay(reply: Reply): void {
+    const answer = answerFrom(reply, this.identity)
+    if (answer.kind !== 'failed') this.host.meter(REPLAYED)
+    this.#settle(answer)
+  }
+
   #settle(answer: ExchangeAnswer, ended = false): void {
-    if (this.#log !== undefined && !this.#over) this.host.letGo(this.#log.stream, ended)
+    if (!this.#over) {
+      if (this.#log !== undefined) this.host.letGo(this.#log.stream, ended)
+      this.host.settled(this, answer)
+    }
     this.#over = true
     this.staged.drop()
     this.#resolve(answer)

@@ -1,5 +1,6 @@
 import type { JSONRPCMessage } from '@modelcontextprotocol/server'
 import { ServerError } from '../errors.ts'
+import { COMMITTED, type Meter } from '../meter.ts'
 import type { SessionId, StreamId } from './ids.ts'
 import type {
   Append,
@@ -19,6 +20,7 @@ export interface LiveSessionOptions {
   readonly shownAt: readonly string[]
   /** Called after each commit that appended to `stream`: who follows it may look. */
   readonly grown: (stream: StreamId) => void
+  readonly meter?: Meter | undefined
   /** Called after each commit that changed the state. */
   readonly changed: (version: number) => void
 }
@@ -53,12 +55,14 @@ export class LiveSession {
 
   async begin(begin: NonNullable<Commit['begin']>): Promise<void> {
     // A conflict means that this very request has begun the session before.
-    await this.#options.store.commit(this.#options.id, { begin })
+    const { store, id, meter } = this.#options
+    const { kind } = await store.commit(id, { begin })
+    if (kind === 'committed') meter?.(COMMITTED)
     await this.load()
   }
 
   async commit(commit: Commit): Promise<CommitOutcome> {
-    const { store, id, grown, changed } = this.#options
+    const { store, id, grown, changed, meter } = this.#options
     const append = [...(commit.append ?? []), ...(await this.#toSubscribers(commit))]
     const settled = this.#settled
     const whole = { ...commit, ...(settled && { settled }), ...(append.length > 0 && { append }) }
@@ -67,6 +71,7 @@ export class LiveSession {
       this.#nextStandalone = undefined
       return outcome
     }
+    meter?.(COMMITTED)
     const { record } = this
     // A commit without a change says what version there is, but not what is in it.
     const { change, settings = record.settings } = commit

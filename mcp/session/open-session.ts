@@ -1,4 +1,5 @@
 import { parseInitialize, respond } from './message.ts'
+import { measuredCall } from './measured.ts'
 import { refusalOf } from './refusal.ts'
 import type { Post, Unserved } from './router.ts'
 import { SessionRuntime, type RuntimeOptions } from './runtime.ts'
@@ -10,8 +11,11 @@ export async function openSession(
 ): Promise<{ kind: 'opened'; runtime: SessionRuntime; body: string } | Unserved> {
   try {
     const request = parseInitialize(post.body, options.limits)
+    const { clock, meter } = options
+    const startedAt = clock.now()
     const runtime = new SessionRuntime(options)
     const outcome = await runtime.begin(request, post)
+    meter?.(measuredCall(request, [], outcome, clock.now() - startedAt))
     return { kind: 'opened', runtime, body: JSON.stringify(respond(request.id, outcome)) }
   } catch (error) {
     return refusalOf(error, options.log)

@@ -1,5 +1,6 @@
 import type { JSONRPCNotification } from '@modelcontextprotocol/server'
 import { messageOf, ServerError, sessionNotFound } from '../errors.ts'
+import { REPLAYED, type Meter } from '../meter.ts'
 import type { Operator } from './call.ts'
 import type { Clock } from './clock.ts'
 import { keyConflict, type Identity } from './identity.ts'
@@ -32,6 +33,7 @@ type Did = Extract<Entry, { kind: 'did' }>
 
 export interface RoundRequest {
   readonly clock: Clock
+  readonly meter: Meter
   /** What makes it the same round when it is sent again. */
   readonly identity: Identity | undefined
   /** Aborted when the client has gone: then the call is to have no effect. */
@@ -303,6 +305,7 @@ export class Round implements Operator {
   async #recorded({ fingerprint, answer }: Reply): Promise<JsonObject> {
     if (fingerprint !== this.#request.identity?.fingerprint) throw keyConflict()
     const outcome = answer.kind === 'reply' ? answer.outcome : await this.#told(answer.stream)
+    this.#request.meter(REPLAYED)
     if ('result' in outcome) return outcome.result
     throw new Error(`Cannot finish call: ${JSON.stringify(outcome.error['message'])}`)
   }

@@ -7,8 +7,9 @@ import type {
 import { ServerError, sessionNotFound } from '../errors.ts'
 import type { Limits } from '../limits.ts'
 import type { Log } from '../log.ts'
+import { unmetered } from '../meter.ts'
 import type { Status } from '../status.ts'
-import { createCall, type Call } from './call.ts'
+import type { Call } from './call.ts'
 import {
   answerQuestion,
   cancelCall,
@@ -20,17 +21,19 @@ import {
 import type { Clock } from './clock.ts'
 import { Exchange, type ExchangeHost } from './exchange.ts'
 import { answerTo } from './exchange-answer.ts'
+import { createExchangeCall } from './exchange-call.ts'
 import { Exchanges } from './exchanges.ts'
 import { identify, keyConflict } from './identity.ts'
 import { createStreamId, type Principal, type StreamId } from './ids.ts'
 import { LiveSession, type LiveSessionOptions } from './live-session.ts'
+import { measureExchanges } from './measured.ts'
 import { outcomeOf, parseMessage, type InitializeMessage } from './message.ts'
 import { refusalOf } from './refusal.ts'
 import type { Answer, Attempt, Post, SessionRound, StateOf } from './router.ts'
 import { createRoundCall } from './round-call.ts'
 import { runRound } from './round.ts'
 import { REVISIONS } from './revisions.ts'
-import { createServer, refuseUnsafeKeys, resultOf, type ServerHost } from './server.ts'
+import { createServer, resultOf, type ServerHost } from './server.ts'
 import { settingsChange } from './settings.ts'
 import type { JsonObject, SessionState } from './state.ts'
 import type { RpcOutcome, SessionRecord } from './store.ts'
@@ -60,8 +63,6 @@ interface RuntimeLimits extends Limits {
   readonly askTimeoutMs: number
 }
 
-const MAX_TIMER_MS = 2 ** 31 - 1
-
 /** One live session in memory: JSON-RPC in, replies and events out. */
 export class SessionRuntime {
   readonly #options: RuntimeOptions
@@ -74,7 +75,7 @@ export class SessionRuntime {
   #arriving = 0
 
   constructor(options: RuntimeOptions) {
-    const { id, pack, log } = options
+    const { id, pack, log, meter = unmetered } = options
     const shownAt = (pack.resources ?? []).map((resource) => resource.uriOf(id))
     this.#options = options
     this.#exchanges = new Exchanges(options.clock, options.limits.quickReplyMs)
@@ -82,11 +83,13 @@ export class SessionRuntime {
     this.#host = {
       session: this.#session,
       clock: options.clock,
+      meter,
       askTimeoutMs: options.limits.askTimeoutMs,
       rerun: (exchange) => this.#rerun(exchange),
       stop: ({ run }) => this.#transport.cancel(run),
       hold: options.hold,
       letGo: options.letGo,
+      settled: measureExchanges({ ...options, meter }),
       answer: (stream, op, outcome) => this.#answerQuestion(stream, op, outcome),
     }
     this.#transport = new SessionTransport(id, {
@@ -106,7 +109,10 @@ export class SessionRuntime {
     { principal, source }: Pick<Post, 'principal' | 'source'>,
   ): Promise<RpcOutcome> {
     await this.#connect()
-    const initialize = request.params as JsonObject
+    const { protocolVersion: asked } = request.params
+    // A server of somebody else's may know earlier ones.
+    const protocolVersion = REVISIONS.includes(asked) ? asked : REVISIONS[0]
+    const initialize = { ...request.params, protocolVersion } as JsonObject
     const outcome = await this.#transport.ask('initialize', initialize)
     const standalone = createStreamId()
     await this.#session.begin({ principal, source, initialize, standalone })
@@ -126,9 +132,7 @@ export class SessionRuntime {
     await this.#connect()
     await this.#transport.ask('initialize', record.initialize)
     const level = record.settings.logLevel
-    if (level !== undefined) {
-      await this.#transport.ask('logging/setLevel', { level })
-    }
+    if (level !== undefined) await this.#transport.ask('logging/setLevel', { level })
     const tookMs = clock.now() - startedAt
     log({ event: 'session_restored', session: id, version: record.version, tookMs })
     return true
@@ -152,14 +156,21 @@ export class SessionRuntime {
     this.#mustTakeMore()
     this.#settle(attempt)
     const running = runRound(this.#session, request, (round) => {
-      return tool(createRoundCall(round, { ...this.#callOptions(request.signal), client }))
+      return tool(
+        createRoundCall(round, { ...this.#callOptions(), signal: request.signal, client }),
+      )
     })
     this.#rounds.add(running)
     return running.finally(() => this.#rounds.delete(running))
   }
 
   get isIdle(): boolean {
-    return this.#exchanges.size + this.#rounds.size === 0
+    return this.running === 0
+  }
+
+  /** How many calls run. */
+  get running(): number {
+    return this.#exchanges.size + this.#rounds.size
   }
 
   /** Resolves when no call runs. */
@@ -171,13 +182,14 @@ export class SessionRuntime {
   async takeOver(stream: StreamId): Promise<Taken['kind']> {
     if (this.#exchanges.withStream(stream) !== undefined) return 'elsewhere'
     const { store, id, instance, clock, log } = this.#options
+    const startedAt = clock.now()
     const taken = await takeCall(store, { id, stream }, { by: instance, now: clock.now() })
     if (taken.kind !== 'taken') return taken.kind
     const { log: entries } = taken
     const [first] = entries
     if (first?.kind !== 'begin') return 'over'
-    log({ event: 'call_taken_over', session: id, stream })
     const exchange = new Exchange(first.request, undefined, this.#host, { stream, entries })
+    log({ event: 'call_taken_over', session: id, stream, tookMs: clock.now() - startedAt })
     this.#begin(exchange)
     if (entries.some(({ kind }) => kind === 'cancel')) await exchange.cancel()
     // What came while it was taken over was news to nobody.
@@ -223,8 +235,7 @@ export class SessionRuntime {
   }
 
   #mustTakeMore(): void {
-    const running = this.#exchanges.size + this.#rounds.size + this.#arriving
-    if (running < this.#options.limits.maxCallsPerSession) return
+    if (this.running + this.#arriving < this.#options.limits.maxCallsPerSession) return
     throw new ServerError('too_many_calls', 'Cannot run call: the session runs too many')
   }
 
@@ -313,27 +324,17 @@ export class SessionRuntime {
 
   #callOf(ctx: ServerContext): Call {
     const exchange = this.#exchange(Number(ctx.mcpReq.id))
-    refuseUnsafeKeys(exchange.request.params)
-    const { mcpReq } = ctx
-    const { signal, _meta } = mcpReq
-    // How long a question stays open is recorded with it; no second watch is to cut it short.
-    const ask = { relatedRequestId: mcpReq.id, timeout: MAX_TIMER_MS, signal }
-    return createCall(exchange.operations, {
-      ...this.#callOptions(signal),
+    return createExchangeCall(exchange, ctx, {
+      ...this.#callOptions(),
       logLevel: () => (this.record.settings.logLevel ?? 'debug') as LoggingLevel,
-      progressToken: _meta?.progressToken,
-      asks: {
-        elicit: (form) => mcpReq.elicitInput(form, ask),
-        sample: (request) => mcpReq.requestSampling(request, ask),
-      },
     })
   }
 
-  #callOptions(signal: AbortSignal) {
+  #callOptions() {
     const { id: session, instance, clock, status } = this.#options
     const stateOf: StateOf = (other, owner) => this.#stateOf(other, owner)
     const { principal } = this.record
-    return { session, principal, instance, clock, status, stateOf, signal }
+    return { session, principal, instance, clock, status, stateOf }
   }
 
   async #stateOf(other: string, owner: Principal): Promise<SessionState | undefined> {

@@ -10,14 +10,16 @@ import {
   type LoggingLevel,
   type ServerContext,
 } from '@modelcontextprotocol/server'
-import { httpStatusOf, isServerError, messageOf } from '../errors.ts'
+import { httpStatusOf, isServerError, messageOf, type ServerError } from '../errors.ts'
 import type { Log } from '../log.ts'
+import { unmetered, type Meter } from '../meter.ts'
 import type { Status } from '../status.ts'
 import type { Call } from './call.ts'
 import type { Clock } from './clock.ts'
 import { OPEN_SESSION } from './handles.ts'
 import { canonical, identify, type Identity } from './identity.ts'
 import { randomText, type SessionId } from './ids.ts'
+import { measuredCall } from './measured.ts'
 import { refusalOf } from './refusal.ts'
 import { RequestStates, type Secrets } from './request-states.ts'
 import { REVISIONS } from './revisions.ts'
@@ -26,6 +28,7 @@ import { runRound, Unaskable, type Question, type RoundRequest, type RoundState 
 import type { Post, Refused, SessionHolder, Unserved } from './router.ts'
 import { refuseUnsafeKeys, resultOf, type ServerHost } from './server.ts'
 import type { JsonObject, SessionState } from './state.ts'
+import type { RpcOutcome } from './store.ts'
 import type { Pack, Tool } from './tool.ts'
 
 export interface StatelessHostOptions {
@@ -35,6 +38,7 @@ export interface StatelessHostOptions {
   readonly instance: string
   readonly clock: Clock
   readonly log: Log
+  readonly meter?: Meter | undefined
   readonly status: Status
   /** An unused session lives this long, and a question stays open. */
   readonly ttlMs: number
@@ -51,6 +55,11 @@ export interface Caller {
   /** Set if the request is to be refused as a whole, and not its tool's call. */
   refusal?: Refused
 }
+
+type ToolAnswer = CallToolResult | InputRequiredResult
+
+const CANCELLED = -32800
+const INTERNAL_ERROR = -32603
 
 // What a client finds out by trying: the same for an id that is unknown, expired, or another's.
 const GONE = `Cannot find session: it has expired, or is none of yours. Call ${OPEN_SESSION} for a new one`
@@ -83,11 +92,25 @@ export class StatelessHost implements ServerHost {
     return state
   }
 
-  async run(
-    tool: Tool,
-    input: JsonObject,
-    ctx: ServerContext,
-  ): Promise<CallToolResult | InputRequiredResult> {
+  async run(tool: Tool, input: JsonObject, ctx: ServerContext): Promise<ToolAnswer> {
+    const { clock, meter = unmetered } = this.#options
+    const startedAt = clock.now()
+    let outcome: RpcOutcome | ServerError = { error: {} }
+    try {
+      const result = await this.#run(tool, input, ctx)
+      outcome = { result: result as JsonObject }
+      return result
+    } catch (error) {
+      if (isServerError(error)) outcome = error
+      else outcome = { error: { code: ctx.mcpReq.signal.aborted ? CANCELLED : INTERNAL_ERROR } }
+      throw error
+    } finally {
+      const request = { method: 'tools/call', params: { name: tool.name } }
+      meter(measuredCall(request, [tool], outcome, clock.now() - startedAt))
+    }
+  }
+
+  async #run(tool: Tool, input: JsonObject, ctx: ServerContext): Promise<ToolAnswer> {
     const caller = callerOf(ctx)
     try {
       refuseUnsafeKeys(caller.params)
@@ -151,13 +174,14 @@ export class StatelessHost implements ServerHost {
   }
 
   async #requestOf(ctx: ServerContext): Promise<RoundRequest> {
-    const { clock } = this.#options
+    const { clock, meter = unmetered } = this.#options
     const caller = callerOf(ctx)
     const { mcpReq } = ctx
     const answers = mcpReq.inputResponses ?? {}
     const identity = await identityOf(caller, answers, this.#options)
     return {
       clock,
+      meter,
       identity,
       before: caller.before ?? firstRound(identity),
       answers,
