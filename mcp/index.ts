@@ -5,6 +5,15 @@ export type { Call } from './session/call.ts'
 export type { Principal, SessionId, StreamId } from './session/ids.ts'
 export { createMemoryStore, type MemoryStoreOptions } from './session/memory-store.ts'
 export {
+  applyCommit,
+  findReply,
+  isOwnedBy,
+  packSession,
+  unpackSession,
+  type RecordLimits,
+  type StoredSession,
+} from './session/record.ts'
+export {
   slot,
   type JsonObject,
   type JsonValue,

@@ -24,9 +24,12 @@ chmodSync(join(OUT, 'cli/holdfast.js'), 0o755)
 
 async function compile(runtime: string): Promise<void> {
   const tsc = join('node_modules', 'typescript', 'bin', 'tsc')
-  await run(process.execPath, [tsc, '-p', `package/${runtime}.tsconfig.json`]).catch(
-    ({ stdout }: { stdout: string }) => {
-      throw new Error(`Cannot build for ${runtime}:\n${stdout}`)
-    },
-  )
+  await run(process.execPath, [
+    tsc,
+    '--singleThreaded',
+    '-p',
+    `package/${runtime}.tsconfig.json`,
+  ]).catch(({ stdout }: { stdout: string }) => {
+    throw new Error(`Cannot build for ${runtime}:\n${stdout}`)
+  })
 }

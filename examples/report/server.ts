@@ -1,0 +1,4 @@
+import { serveNode } from 'holdfast/node'
+import { reporting } from './tools.ts'
+
+await serveNode(reporting)
