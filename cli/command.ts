@@ -1,7 +1,7 @@
 import type { RemoteOperator } from './remote-operator.ts'
 
-/** Answers the exit code. Throws with one line that says what could not be done. */
-export type Command = (asked: Asked) => Promise<number>
+/** May answer another exit code than 0. Throws with one line that says what could not be done. */
+export type Command = (asked: Asked) => Promise<number | void>
 
 export interface Asked {
   readonly operator: RemoteOperator
@@ -11,19 +11,22 @@ export interface Asked {
   readonly name: string
   /** For machines instead of people. */
   readonly json: boolean
+  readonly terminal: Terminal
+}
+
+export interface Terminal {
+  readonly env: NodeJS.ProcessEnv
+  readonly print: (text: string) => void
+  readonly complain: (text: string) => void
+  readonly hasColours: boolean
 }
 
 /** It was called wrongly. */
 export class UsageError extends Error {}
 
-export function print(text: string): number {
-  process.stdout.write(`${text}\n`)
-  return 0
-}
-
-export function printJson(value: unknown): number {
-  // Control characters above ASCII are some to a terminal as well, and JSON leaves them as they are.
-  return print(JSON.stringify(value, null, 2).replaceAll(/[\u007f-\u009f]/g, escaped))
+/** As JSON that does nothing to a terminal: control characters above ASCII are left as they are by it. */
+export function jsonText(value: unknown, indent?: number): string {
+  return JSON.stringify(value, null, indent).replaceAll(/[\u007f-\u009f]/g, escaped)
 }
 
 /** Strangers name clients: what would steer a terminal, or hide, is not shown. */

@@ -1,9 +1,9 @@
-import { print, printJson, type Asked, type Command } from './command.ts'
+import { jsonText, type Asked, type Command } from './command.ts'
 import { megabytes, span, table } from './table.ts'
 
-export async function listInstances({ operator, json }: Asked): Promise<number> {
+export async function listInstances({ operator, json, terminal }: Asked): Promise<void> {
   const { at, instances } = await operator.overview()
-  if (json) return printJson(instances)
+  if (json) return terminal.print(jsonText(instances, 2))
   const heads = [
     'INSTANCE',
     'STATE',
@@ -28,12 +28,12 @@ export async function listInstances({ operator, json }: Asked): Promise<number> 
     megabytes(instance.residentBytes),
     `${Math.round(instance.load * 100)}%`,
   ])
-  return print(table(heads, rows))
+  terminal.print(table(heads, rows, terminal))
 }
 
 export function drainInstance(isDrained: boolean): Command {
-  return async ({ operator, name }) => {
+  return async ({ operator, name, terminal }) => {
     if (!(await operator.drain(name, isDrained))) throw new Error(`There is no instance "${name}"`)
-    return print(isDrained ? `${name} drains` : `${name} takes calls again`)
+    terminal.print(isDrained ? `${name} drains` : `${name} takes calls again`)
   }
 }

@@ -1,11 +1,11 @@
 import type { Happening, Overview, SessionName, SessionView } from '../mcp/operator.ts'
-import { plain, print, printJson, type Asked } from './command.ts'
+import { jsonText, plain, type Asked } from './command.ts'
 import type { RemoteOperator } from './remote-operator.ts'
 import { span, table } from './table.ts'
 
-export async function listSessions({ operator, json }: Asked): Promise<number> {
+export async function listSessions({ operator, json, terminal }: Asked): Promise<void> {
   const { at, sessions } = await operator.overview()
-  if (json) return printJson(sessions)
+  if (json) return terminal.print(jsonText(sessions, 2))
   const heads = [
     'SESSION',
     'ID',
@@ -28,16 +28,15 @@ export async function listSessions({ operator, json }: Asked): Promise<number> {
     session.streams,
     session.running,
   ])
-  print(table(heads, rows))
+  terminal.print(table(heads, rows, terminal))
   const left = sessions.total - sessions.latest.length
-  if (left > 0) print(`and ${left} that were used before these`)
-  return 0
+  if (left > 0) terminal.print(`and ${left} that were used before these`)
 }
 
-export async function showSession({ operator, name, json }: Asked): Promise<number> {
+export async function showSession({ operator, name, json, terminal }: Asked): Promise<void> {
   const session = await operator.session(await resolve(operator, name))
   if (session === undefined) throw noSession(name)
-  if (json) return printJson(session)
+  if (json) return terminal.print(jsonText(session, 2))
   const rows = [
     ['session', session.name],
     ['id', `${session.id}…`],
@@ -52,23 +51,23 @@ export async function showSession({ operator, name, json }: Asked): Promise<numb
     ['streams', session.streams],
     ['running', session.running],
   ] as const
-  return print(rows.map(([head, value]) => `${head.padEnd(9)}  ${plain(`${value}`)}`).join('\n'))
+  terminal.print(rows.map(([head, value]) => `${head.padEnd(9)}  ${plain(`${value}`)}`).join('\n'))
 }
 
-export async function endSession({ operator, name }: Asked): Promise<number> {
+export async function endSession({ operator, name, terminal }: Asked): Promise<void> {
   const found = await resolve(operator, name)
   if (!(await operator.end(found))) throw noSession(name)
-  return print(`Ended ${found}`)
+  terminal.print(`Ended ${found}`)
 }
 
 /** Until the session ends, or Ctrl-C. */
-export async function followSession({ operator, name, json }: Asked): Promise<number> {
+export async function followSession({ operator, name, json, terminal }: Asked): Promise<void> {
   const { signal } = new AbortController()
   const happenings = await operator.follow(await resolve(operator, name), signal)
   if (happenings === undefined) throw noSession(name)
   for await (const happening of happenings) {
-    print(json ? JSON.stringify(happening) : describe(happening))
-    if (happening.kind === 'ended') return 0
+    terminal.print(json ? jsonText(happening) : describe(happening))
+    if (happening.kind === 'ended') return
   }
   throw new Error('The server told no more')
 }

@@ -1,8 +1,12 @@
 import { styleText } from 'node:util'
-import { plain } from './command.ts'
+import { plain, type Terminal } from './command.ts'
 
 /** Columns with their heads, as wide as they need to be; numbers stand to the right. */
-export function table(heads: readonly string[], rows: readonly (readonly Cell[])[]): string {
+export function table(
+  heads: readonly string[],
+  rows: readonly (readonly Cell[])[],
+  terminal: Terminal,
+): string {
   const texts = rows.map((row) => row.map((cell) => plain(String(cell))))
   const widths = heads.map((head, at) =>
     Math.max(head.length, ...texts.map((row) => row[at]?.length ?? 0)),
@@ -15,9 +19,14 @@ export function table(heads: readonly string[], rows: readonly (readonly Cell[])
       )
       .join('  ')
       .trimEnd()
-  return [styleText('dim', line(heads)), ...texts.map(line)].join('\n')
+  return [coloured('dim', line(heads), terminal), ...texts.map(line)].join('\n')
 }
 
+export function coloured(format: Format, text: string, { hasColours }: Terminal): string {
+  return hasColours ? styleText(format, text, { validateStream: false }) : text
+}
+
+type Format = 'dim' | 'green' | 'yellow' | 'red'
 type Cell = string | number
 
 /** A time as one number and its unit: `45s`, `12m`, `3h`, `2d`. */

@@ -1,0 +1,22 @@
+import { run } from '../../cli/run.ts'
+
+export interface Ran {
+  readonly code: number
+  readonly stdout: string
+  readonly stderr: string
+}
+
+export type Env = Readonly<Record<string, string>>
+
+/** What somebody at a terminal gets who has set nothing but `env`. */
+export async function holdfast(args: readonly string[], env: Env = {}): Promise<Ran> {
+  const out: string[] = []
+  const err: string[] = []
+  const code = await run([...args], {
+    env: { PATH: process.env['PATH'], ...env },
+    print: (text) => out.push(`${text}\n`),
+    complain: (text) => err.push(`${text}\n`),
+    hasColours: false,
+  })
+  return { code, stdout: out.join(''), stderr: err.join('') }
+}
