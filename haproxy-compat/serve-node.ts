@@ -97,7 +97,7 @@ function createInstance(pack: Pack, { config, node, log, authenticate, backing }
     ...(peers && { peers }),
   })
   const detach = (): void => {
-    router.detachAll()
+    router.detach('all')
     stateless.dismiss()
   }
   const drain = createDrain({ ...node, clock, router, detach, handOver: () => peers?.stop() })

@@ -1,3 +1,4 @@
+import { Ears } from './ears.ts'
 import { eventId, type Principal, type SessionId, type StreamId } from './ids.ts'
 import { refusalOf } from './refusal.ts'
 import { alone, type News, type Peers, type RunningCall } from './peers.ts'
@@ -13,12 +14,15 @@ import type {
   StreamEvent,
   Watch,
 } from './router.ts'
-import { tooManyStreams } from '../errors.ts'
+import { unmetered } from '../meter.ts'
+import { activityOf, nobody, type Activity, type Onlooker } from './onlooker.ts'
 import { openSession, restoreRuntime } from './open-session.ts'
+import { OpenStreams } from './open-streams.ts'
 import type { RuntimeOptions, SessionRuntime } from './runtime.ts'
 import type { JsonObject, SessionState } from './state.ts'
 import { Followers, locate, type Start } from './streams.ts'
 import { uncounted, type Census } from './census.ts'
+import type { SessionRecord } from './store.ts'
 import { Watches } from './watches.ts'
 
 export interface LocalRouterOptions extends Omit<
@@ -29,6 +33,8 @@ export interface LocalRouterOptions extends Omit<
   readonly peers?: Peers
   /** Unset: nobody counts. */
   readonly census?: Census
+  /** Unset: nobody looks on. */
+  readonly onlooker?: Onlooker
   readonly ids: {
     mint(): SessionId
     /** Whether `id` is one of ours; no store is asked about any other. */
@@ -48,20 +54,23 @@ export class LocalRouter implements SessionRouter, SessionHolder {
   /** In the order of their last use. */
   readonly #held = new Map<SessionId, Held>()
   readonly #followers: Followers
-  readonly #ears = new Map<SessionId, Ear>()
+  readonly #ears: Ears
   /** The calls that run here and have a log, and how to listen to their sessions no longer. */
   readonly #running = new Map<StreamId, () => void>()
   readonly #peers: Peers
   readonly #watches = new Watches()
   readonly #census: Census
-  /** How many streams of each session are followed here, or about to be. */
-  readonly #following = new Map<SessionId, Map<StreamId, number>>()
+  readonly #openStreams: OpenStreams
+  readonly #onlooker: Onlooker
   #sweeping = false
 
   constructor(options: LocalRouterOptions) {
     this.#options = options
     this.#peers = options.peers ?? alone
+    this.#ears = new Ears(this.#peers, (id, news) => void this.#hear(id, news))
     this.#census = options.census ?? uncounted
+    this.#onlooker = options.onlooker ?? nobody
+    this.#openStreams = new OpenStreams(options.limits.maxStreamsPerSession)
     this.#followers = new Followers(options.clock)
   }
 
@@ -74,6 +83,7 @@ export class LocalRouter implements SessionRouter, SessionHolder {
       this.#census.ended(id, source)
       return opened
     }
+    this.#onlooker.used(id, opened.runtime.record)
     this.#touch(id, newHeld(Promise.resolve(opened.runtime)))
     await this.#letGo()
     return { kind: 'opened', id, body: opened.body }
@@ -91,7 +101,7 @@ export class LocalRouter implements SessionRouter, SessionHolder {
     const owned = { owner: principal }
     const record = ids.isMinted(id) ? (await store.load(id, owned))?.record : undefined
     if (record === undefined) return { kind: 'gone' }
-    this.#census.seen(id, record)
+    this.#used(id, record)
     this.#sweepLater()
     try {
       const start = await locate(store, id, record, request.lastEventId)
@@ -100,19 +110,21 @@ export class LocalRouter implements SessionRouter, SessionHolder {
       if (isOpen && !this.#running.has(start.stream) && (await this.#peers.claim(call))) {
         await this.takeOver(call)
       }
-      this.#reserveStream(id, start.stream, request.signal)
+      this.#openStreams.reserve(id, start.stream, request.signal)
       return { kind: 'following', after: eventId(start), events: this.#follow(id, start, request) }
     } catch (error) {
       return refusalOf(error, log)
     }
   }
 
-  async end(id: SessionId, principal: Principal): Promise<boolean> {
+  /** Without a principal it is ended whoever's it is. */
+  async end(id: SessionId, principal?: Principal): Promise<boolean> {
     const existed = await this.#use(id, principal, async (runtime) => {
       this.#held.delete(id)
       const dropped = await this.#options.store.drop(id)
       this.#endStreams(id)
       this.#census.ended(id, runtime.record.source)
+      this.#onlooker.ended(id)
       if (dropped) this.#options.log({ event: 'session_ended', session: id, why: 'deleted' })
       await runtime.close()
       return dropped
@@ -125,20 +137,22 @@ export class LocalRouter implements SessionRouter, SessionHolder {
     principal: Principal,
     round: SessionRound,
   ): Promise<JsonObject | undefined> {
-    return this.#use(id, principal, (runtime) => runtime.round(round))
+    return this.#use(id, principal, (runtime) => {
+      return runtime.round(round).finally(() => this.#onlooker.called(id))
+    })
   }
 
   async stateOf(id: string, principal: Principal): Promise<SessionState | undefined> {
     if (!this.#options.ids.isMinted(id)) return undefined
     const loaded = await this.#options.store.load(id as SessionId, { owner: principal })
-    if (loaded !== undefined) this.#census.seen(id as SessionId, loaded.record)
+    if (loaded !== undefined) this.#used(id as SessionId, loaded.record)
     return loaded?.record.state
   }
 
   async watch(id: SessionId, watch: Watch): Promise<void> {
     const version = (await this.#options.store.load(id))?.record.version ?? 0
     this.#watches.add(id, watch, version)
-    watch.signal.addEventListener('abort', this.#listen(id))
+    watch.signal.addEventListener('abort', this.#ears.listen(id))
   }
 
   /** Goes on with a call whose lease was claimed for this process. */
@@ -155,9 +169,14 @@ export class LocalRouter implements SessionRouter, SessionHolder {
     await Promise.all(idle)
   }
 
-  /** Ends all streams that are followed here; their clients resume them elsewhere. */
-  detachAll(): void {
-    this.#followers.endAll()
+  /** Ends streams that are followed here; `quiet` are those of no call that runs here. */
+  detach(which: 'all' | 'quiet'): void {
+    this.#followers.endAll((stream) => which === 'all' || !this.#running.has(stream))
+  }
+
+  /** What goes on here now. */
+  get activity(): Activity {
+    return activityOf(this.#held, this.#openStreams)
   }
 
   /**
@@ -178,16 +197,22 @@ export class LocalRouter implements SessionRouter, SessionHolder {
         this.#held.delete(id)
         throw error
       })
+      held.live = runtime
       if (runtime === undefined) this.#held.delete(id)
       if (this.#held.size > this.#options.maxLive) await this.#letGo()
       if (runtime === undefined) return undefined
       const result = await act(runtime)
       // It may have ended meanwhile.
-      if (this.#held.get(id) === held) this.#census.seen(id, runtime.record)
+      if (this.#held.get(id) === held) this.#used(id, runtime.record)
       return result
     } finally {
       held.users--
     }
+  }
+
+  #used(id: SessionId, record: SessionRecord): void {
+    this.#census.seen(id, record)
+    this.#onlooker.used(id, record)
   }
 
   /**
@@ -209,27 +234,12 @@ export class LocalRouter implements SessionRouter, SessionHolder {
     start: Start,
     { signal }: FollowRequest,
   ): AsyncGenerator<StreamEvent> {
-    const deafen = this.#listen(id)
+    const deafen = this.#ears.listen(id)
     this.#peers.follows(id, start.stream)
     try {
       yield* this.#followers.follow(this.#options.store, id, start, signal)
     } finally {
       deafen()
-    }
-  }
-
-  /** Listens to what other processes do with the session, as often as it is called. */
-  #listen(id: SessionId): () => void {
-    const ear = this.#ears.get(id) ?? {
-      users: 0,
-      stop: this.#peers.listen(id, (news) => void this.#hear(id, news)),
-    }
-    this.#ears.set(id, ear)
-    ear.users++
-    return () => {
-      if (--ear.users > 0) return
-      this.#ears.delete(id)
-      ear.stop()
     }
   }
 
@@ -243,6 +253,7 @@ export class LocalRouter implements SessionRouter, SessionHolder {
       case 'changed':
         return this.#watches.tell(id, news.version)
       case 'ended':
+        this.#onlooker.ended(id)
         this.#endStreams(id)
         break
       case 'missed':
@@ -295,15 +306,21 @@ export class LocalRouter implements SessionRouter, SessionHolder {
 
   #runtimeOptions(id: SessionId): RuntimeOptions {
     const followers = this.#followers
+    const { meter = unmetered } = this.#options
     return {
       ...this.#options,
       id,
+      meter: (measured) => {
+        const { kind } = measured
+        if (kind === 'call' && measured.method !== 'initialize') this.#onlooker.called(id)
+        meter(measured)
+      },
       stateOf: (other, principal) => this.stateOf(other, principal),
       changed: (version) => this.#watches.tell(id, version),
       grown: (stream) => followers.wake(stream),
       detach: (stream) => followers.detach(stream),
       hold: (stream) => {
-        this.#running.set(stream, this.#listen(id))
+        this.#running.set(stream, this.#ears.listen(id))
         this.#peers.hold({ id, stream })
       },
       letGo: (stream, ended) => {
@@ -320,22 +337,6 @@ export class LocalRouter implements SessionRouter, SessionHolder {
     this.#watches.end(id)
   }
 
-  /** Until the follower's signal, which comes at the end of each stream. */
-  #reserveStream(id: SessionId, stream: StreamId, signal: AbortSignal): void {
-    const open = this.#following.get(id) ?? new Map<StreamId, number>()
-    // Whoever follows a stream takes the place of who did.
-    const isNew = !open.has(stream)
-    if (isNew && open.size >= this.#options.limits.maxStreamsPerSession) throw tooManyStreams()
-    this.#following.set(id, open)
-    open.set(stream, (open.get(stream) ?? 0) + 1)
-    signal.addEventListener('abort', () => {
-      const left = (open.get(stream) ?? 1) - 1
-      if (left > 0) open.set(stream, left)
-      else open.delete(stream)
-      if (open.size === 0 && this.#following.get(id) === open) this.#following.delete(id)
-    })
-  }
-
   async #lookAgain(id: SessionId): Promise<void> {
     if (!this.#watches.has(id)) return
     const loaded = await this.#options.store.load(id).catch(() => undefined)
@@ -343,14 +344,10 @@ export class LocalRouter implements SessionRouter, SessionHolder {
   }
 }
 
-/** Who listens to news of a session. */
-interface Ear {
-  users: number
-  readonly stop: () => void
-}
-
 interface Held {
   readonly runtime: Promise<SessionRuntime | undefined>
+  /** Set once that is known. */
+  live?: SessionRuntime | undefined
   /** Milliseconds since the epoch. */
   usedAt: number
   /** Requests that are being handed to it. */

@@ -76,9 +76,9 @@ export class Followers {
     for (const follower of this.#followers.values()) if (follower.id === id) follower.stop(false)
   }
 
-  /** Ends all streams, of whatever session. */
-  endAll(): void {
-    for (const follower of this.#followers.values()) follower.stop(false)
+  /** Ends the streams that are `meant`, of whatever session. */
+  endAll(meant: (stream: StreamId) => boolean): void {
+    for (const [stream, follower] of this.#followers) if (meant(stream)) follower.stop(false)
   }
 
   /** The events behind `start`, as they are committed, until the stream, or `signal`, ends. */
