@@ -28,9 +28,11 @@ it('each month on the edge is the sum of what happens in it', () => {
   const [session, change, reading, late, analysis, streamHour] = events.map(({ used }) =>
     costOf(used),
   )
-  const minutes = HOURS * 60
-  const shards = 16
-  const index = costOf([0, shards * minutes, 2 * shards * minutes, 0, 0]) / MILLION
+  const source = read('durable-objects/session-index.ts')
+  const [, shards] = /SHARDS = (\d+)/.exec(source) ?? []
+  const [, writeMs] = /WRITE_MS = ([\d_]+)/.exec(source) ?? []
+  const rowsAMinute = 60_000 / Number(writeMs?.replace('_', ''))
+  const index = costOf([0, 0, Number(shards) * HOURS * 60 * rowsAMinute, 0, 0]) / MILLION
   expect(doc).toContain(`$${rounded(index, 2)} a month`)
   const months = table('sessions a day')
   expect(months).toHaveLength(6)

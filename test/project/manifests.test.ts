@@ -163,9 +163,9 @@ describe.each(DOORS)('%s', (door) => {
     }
     const { images = [] } = kustomization('front-doors/kubernetes/instances')
     const used = workloads.flatMap(({ spec }) => spec.template.spec.containers)
-    const known = [...images.map(({ name }) => name), services.haproxy.image]
+    const known = new Set([...images.map(({ name }) => name), services.haproxy.image])
     expect(images.map(({ newTag }) => newTag)).toEqual([version])
-    expect(used.map(({ image }) => image).filter((image) => !known.includes(image))).toEqual([])
+    expect(used.map(({ image }) => image).filter((image) => !known.has(image))).toEqual([])
 
     const labels = workloads.map(({ spec }) => JSON.stringify(spec.template.metadata.labels))
     const selectors = manifests.flatMap(({ kind, spec }) => {
@@ -211,7 +211,7 @@ describe('the doors agree with the server on', () => {
       balancer['idle_timeout.timeout_seconds'],
     ].map(Number)
     // Two comments may be lost on the way, or late.
-    for (const one of seconds) expect(one * 1000).toBeGreaterThan(3 * keepAliveMs)
+    for (const second of seconds) expect(second * 1000).toBeGreaterThan(3 * keepAliveMs)
   })
 
   it('how long a session lives unused', () => {
@@ -333,8 +333,8 @@ function kustomization(folder: string): Kustomization {
 function unknown(names: readonly string[]): string[] {
   const sources = ['mcp/config.ts', 'haproxy-compat/node-config.ts'].map(read).join('\n')
   const parsed = [...sources.matchAll(/^ {4}([A-Z_]+):/gm)].map(([, name]) => name)
-  const known = [...parsed, ...Object.keys(LIMITS).map(settingOf)]
-  return names.filter((name) => !known.includes(name))
+  const known = new Set([...parsed, ...Object.keys(LIMITS).map(settingOf)])
+  return names.filter((name) => !known.has(name))
 }
 
 function annotationsOf(door: string, prefix: string): Record<string, string> {
