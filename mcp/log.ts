@@ -33,9 +33,14 @@ interface OperatorSaid {
   from?: string | undefined
 }
 
-export function createLog(write: (line: string) => void, instance: string): Log {
+export function createLog(
+  write: (line: string) => void,
+  instance: string,
+  now: () => number = Date.now,
+): Log {
   return (event) => {
-    write(JSON.stringify({ instance, ...event }, shortened))
+    const at = new Date(now()).toISOString()
+    write(JSON.stringify({ at, instance, ...event }, shortened))
   }
 }
 
