@@ -2,8 +2,9 @@
 import { createMetrics } from '../haproxy-compat/metrics.ts'
 
 const CALLS = 1_000_000
-const now = () => ({ sessions: 0, streams: 0, running: 0, isDraining: false })
-const { meter } = createMetrics({ instance: 'bench', version: '0', now })
+const activity = () => ({ held: 0, busy: new Map<never, never>() })
+const options = { instance: 'bench', version: '0', activity, isDraining: () => false }
+const { meter } = createMetrics(options)
 
 const call = {
   kind: 'call',

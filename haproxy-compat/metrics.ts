@@ -2,20 +2,14 @@ import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom
 import type { Log, LogEvent } from '../mcp/log.ts'
 import type { Measured, Meter } from '../mcp/meter.ts'
 import { LATENCY_MS } from '../mcp/operator.ts'
+import type { Activity, Busy } from '../mcp/session/onlooker.ts'
 
 export interface MetricsOptions {
   readonly instance: string
   readonly version: string
-  /** Asked when Prometheus asks. */
-  readonly now: () => Now
-}
-
-/** How things are at the moment. */
-export interface Now {
-  readonly sessions: number
-  readonly streams: number
-  readonly running: number
-  readonly isDraining: boolean
+  // Asked when Prometheus asks:
+  readonly activity: () => Activity
+  readonly isDraining: () => boolean
 }
 
 export interface Metrics {
@@ -185,23 +179,28 @@ function createEventCounter(registry: Registry): (event: LogEvent) => void {
   }
 }
 
-function addGauges(registry: Registry, { instance, version, now }: MetricsOptions): void {
-  const gauge = (name: string, help: string, valueOf: (now: Now) => number): void => {
-    const collect = function (this: Gauge): void {
-      this.set(valueOf(now()))
-    }
-    registry.registerMetric(new Gauge({ name: `holdfast_${name}`, help, collect, registers: [] }))
+function addGauges(registry: Registry, options: MetricsOptions): void {
+  const { instance, version, activity, isDraining } = options
+  const registers = [registry]
+  const gauge = (name: string, help: string, valueNow: () => number): void => {
+    const made: Gauge = new Gauge({
+      name: `holdfast_${name}`,
+      help,
+      registers,
+      collect: () => made.set(valueNow()),
+    })
   }
-  gauge('sessions_live', 'Sessions in memory', ({ sessions }) => sessions)
-  gauge('streams_open', 'Streams that are followed', ({ streams }) => streams)
-  gauge('calls_running', 'Calls that run', ({ running }) => running)
-  gauge('draining', '1 while it takes no more calls', ({ isDraining }) => Number(isDraining))
-  const labelNames = ['name', 'version']
+  const sum = (what: keyof Busy): number =>
+    [...activity().busy.values()].reduce((total, busy) => total + busy[what], 0)
+  gauge('sessions_live', 'Sessions in memory', () => activity().held)
+  gauge('streams_open', 'Streams that are followed', () => sum('streams'))
+  gauge('calls_running', 'Calls that run', () => sum('running'))
+  gauge('draining', '1 while it takes no more calls', () => Number(isDraining()))
   const info = new Gauge({
     name: 'holdfast_info',
-    help: '1; its labels say which instance it is, of which version',
-    labelNames,
-    registers: [registry],
+    help: '1; its labels say which instance it is, and what it serves',
+    labelNames: ['name', 'version'],
+    registers,
   })
   info.set({ name: instance, version }, 1)
 }

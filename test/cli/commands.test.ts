@@ -143,7 +143,7 @@ describe('holdfast', () => {
   it('is a program that ends with its exit code, and shows no colours to a pipe', async () => {
     const run = promisify(execFile)
     const { stdout } = await run('node', ['cli/holdfast.ts', 'sessions', 'list'], {
-      env: { ...process.env, ...env, FORCE_COLOR: '' },
+      env: { PATH: process.env['PATH'], ...env },
     })
     expect(stdout).toMatch(/^SESSION .*RUNNING\n/)
     await expect(run('node', ['cli/holdfast.ts', 'nonsense'])).rejects.toThrow(
