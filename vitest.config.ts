@@ -25,7 +25,9 @@ export default defineConfig({
         test: {
           ...system,
           name: 'system',
-          include: ['test/{cli,clients,dashboard,failover,fleet,hostile,conformance,project}/**/*.test.ts'],
+          include: [
+            'test/{cli,clients,dashboard,failover,fleet,hostile,conformance,pack,project}/**/*.test.ts',
+          ],
           sequence: { groupOrder: 1 },
         },
       },

@@ -14,4 +14,4 @@ const useStore: UseStore = (body) => {
   return body({ store, id, advance, ttlMs, graceMs: 1, retentionMs, settles: true })
 }
 
-for (const { name, check } of sessionStoreContract) test(name, () => check(useStore))
+for (const { name, check } of sessionStoreContract) await test(name, () => check(useStore))

@@ -1,0 +1,55 @@
+import { execFile } from 'node:child_process'
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { promisify } from 'node:util'
+
+const run = promisify(execFile)
+
+export interface Installed {
+  /** An empty project with the packed tarball installed, and the examples in folders of their own. */
+  readonly folder: string
+  readonly tarballBytes: number
+  readonly remove: () => void
+}
+
+/** Packs this repository, and installs what comes out as anybody would. */
+export async function installPacked(): Promise<Installed> {
+  const folder = mkdtempSync(join(tmpdir(), 'holdfast-pack-'))
+  const packed = await run('npm', ['pack', '--silent', '--pack-destination', folder])
+  const tarball = join(folder, packed.stdout.trim().split('\n').at(-1) ?? '')
+  writeFileSync(join(folder, 'package.json'), '{ "private": true, "type": "module" }\n')
+  const quiet = ['--no-audit', '--no-fund', '--prefer-offline', '--ignore-scripts']
+  await run('timeout', ['120', 'npm', 'install', ...quiet, tarball], { cwd: folder })
+  // Types of the runtimes, which a project brings along: those of this one will do.
+  for (const types of ['@types/node', '@cloudflare/workers-types', 'undici-types']) {
+    const own = resolve('node_modules', types)
+    mkdirSync(join(folder, 'node_modules', types, '..'), { recursive: true })
+    symlinkSync(own, join(folder, 'node_modules', types))
+  }
+  cpSync('examples', folder, { recursive: true })
+  return {
+    folder,
+    tarballBytes: statSync(tarball).size,
+    remove: () => rmSync(folder, { recursive: true, force: true }),
+  }
+}
+
+/** Checks the types of `project`, those of its dependencies too. Throws with what is wrong. */
+export async function checkTypes(compiler: string, project: string): Promise<void> {
+  const tsc = resolve('node_modules', compiler, 'bin/tsc')
+  const flags = compiler === 'typescript' ? ['--singleThreaded'] : []
+  await run(process.execPath, [tsc, ...flags, '-p', project]).catch(
+    ({ stdout }: { stdout: string }) => {
+      throw new Error(stdout)
+    },
+  )
+}
