@@ -73,16 +73,16 @@ export async function openStore(options: BackingStoreOptions): Promise<BackingSt
 type Deadline = ReturnType<typeof createDeadline>
 
 /** The commands that are used here, each of which fails if it takes too long. */
-function withDeadline(redis: RedisCommands, within: Deadline) {
+function withDeadline(redis: () => RedisCommands, within: Deadline) {
   return {
-    evalSha: (...args: Parameters<RedisCommands['evalSha']>) => within(redis.evalSha(...args)),
-    eval: (...args: Parameters<RedisCommands['eval']>) => within(redis.eval(...args)),
-    zAdd: (...args: Parameters<RedisCommands['zAdd']>) => within(redis.zAdd(...args)),
-    sPublish: (channel: string, message: string) => within(redis.sPublish(channel, message)),
-    zRem: (key: string, member: string) => within(redis.zRem(key, member)),
+    evalSha: (...args: Parameters<RedisCommands['evalSha']>) => within(redis().evalSha(...args)),
+    eval: (...args: Parameters<RedisCommands['eval']>) => within(redis().eval(...args)),
+    zAdd: (...args: Parameters<RedisCommands['zAdd']>) => within(redis().zAdd(...args)),
+    sPublish: (channel: string, message: string) => within(redis().sPublish(channel, message)),
+    zRem: (key: string, member: string) => within(redis().zRem(key, member)),
     zRemRangeByScore: (key: string, min: string, max: number) =>
-      within(redis.zRemRangeByScore(key, min, max)),
-    zCard: (key: string) => within(redis.zCard(key)),
-    pExpire: (key: string, ms: number) => within(redis.pExpire(key, ms)),
+      within(redis().zRemRangeByScore(key, min, max)),
+    zCard: (key: string) => within(redis().zCard(key)),
+    pExpire: (key: string, ms: number) => within(redis().pExpire(key, ms)),
   }
 }

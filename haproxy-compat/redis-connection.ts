@@ -1,9 +1,15 @@
-import { createClient, createCluster, createSentinel, type RedisClientType } from '@redis/client'
-import { AWAY_MS } from '../mcp/session/clock.ts'
+import {
+  createClient,
+  createCluster,
+  type RedisClientType,
+  type RedisClusterType,
+} from '@redis/client'
+import { AWAY_MS, sleep, systemClock } from '../mcp/session/clock.ts'
 import { createDeadline } from './deadline.ts'
 import type { RedisSubscriber } from './redis-peers.ts'
 import type { Address, Login, RedisPlace } from './redis-place.ts'
 import { RovingSubscriber } from './roving-subscriber.ts'
+import { Sentinels } from './sentinels.ts'
 
 /** The commands that are used here. */
 export type RedisCommands = Pick<
@@ -12,7 +18,8 @@ export type RedisCommands = Pick<
 >
 
 export interface RedisConnection {
-  readonly commands: RedisCommands
+  /** For the next command: another one after a failover. */
+  readonly commands: () => RedisCommands
   readonly subscriber: RedisSubscriber
   /** Rejects unless Redis can be reached. */
   readonly ping: () => Promise<unknown>
@@ -37,8 +44,7 @@ export const COMMAND_MS = 1200
 const RECONNECT_MS = 100
 // A connection that only listens learns in this way that it is dead.
 const PING_MS = 1000
-// What a Sentinel or a node of a cluster did not say by itself is asked for so often.
-const LOOK_MS = 1000
+// While a node of a cluster is away, the others are asked so often who has its place.
 const REFRESH_MS = 200
 
 // A user may run what is needed, which these are not.
@@ -68,88 +74,85 @@ async function connectServer(url: string): Promise<RedisConnection> {
   // Each loss of a connection is an event; the commands that fail of it say so themselves.
   for (const client of [redis, subscriber]) client.on('error', () => undefined)
   await Promise.all([redis.connect(), subscriber.connect()])
-  const { lineOf, lost } = oneLine((command) => redis.sendCommand([...command]))
-  redis.on('error', lost)
-  const close = (): void => {
-    for (const client of [redis, subscriber]) client.destroy()
+  const lineOn = createLines()
+  return {
+    commands: () => redis,
+    subscriber,
+    ping: () => redis.ping(),
+    lineOf: async () => lineOn(redis),
+    close() {
+      for (const client of [redis, subscriber]) client.destroy()
+    },
   }
-  return { commands: redis, subscriber, ping: () => redis.ping(), lineOf, close }
 }
 
 async function connectSentinel(
   { name, nodes, ...login }: Extract<RedisPlace, { kind: 'sentinel' }>,
   sentinelPassword: string | undefined,
 ): Promise<RedisConnection> {
-  const options = {
+  const password = sentinelPassword === undefined ? {} : { password: sentinelPassword }
+  const sentinels = new Sentinels<RedisClientType>({
     name,
-    sentinelRootNodes: [...nodes],
-    nodeClientOptions: { ...PROMPT, ...loginOf(login), socket: socketOf(login) },
-    sentinelClientOptions: {
-      ...QUIET,
-      socket: socketOf(login),
-      ...(sentinelPassword !== undefined && { password: sentinelPassword }),
+    nodes,
+    askAt: (address) => clientAt(address, { tls: login.tls, ...password }),
+    open(address) {
+      const socket = { ...socketOf(login), ...address }
+      const redis: RedisClientType = createClient({
+        ...PROMPT,
+        ...UNTIMED,
+        ...loginOf(login),
+        socket,
+      })
+      redis.on('error', () => undefined)
+      // It goes on until it is there, or until there is another master.
+      redis.connect().catch(() => undefined)
+      return redis
     },
-    // By default one that waits for the connection may wait for as long as others use it.
-    reserveClient: true,
-    // By default a command whose connection broke is sent again, and may have been carried out before.
-    maxCommandRediscovers: 0,
-    scanInterval: LOOK_MS,
-    ...UNTIMED,
-  }
-  const redis = await insist(async () => {
-    const sentinel = createSentinel(options).on('error', () => undefined)
-    return sentinel.connect()
   })
-  const { lineOf, lost } = oneLine((command) => redis.sendCommand(false, [...command]))
-  redis.on('topology-change', ({ type }) => type === 'MASTER_CHANGE' && lost())
-  redis.on('client-error', ({ type }) => type === 'MASTER' && lost())
+  await sentinels.connect()
+  const lineOn = createLines()
   const subscriber = new RovingSubscriber({
-    locate: async () => redis.getMasterNode(),
-    connect: (address) => listenAt(address, login),
+    locate: async () => sentinels.master.address,
+    connect: (address) => clientAt(address, login),
   })
-  const close = (): void => {
-    subscriber.destroy()
-    void redis.destroy()
+  return {
+    commands: () => sentinels.master.client,
+    subscriber,
+    ping: () => sentinels.master.client.ping(),
+    lineOf: async () => lineOn(sentinels.master.client),
+    close() {
+      subscriber.destroy()
+      sentinels.destroy()
+    },
   }
-  return { commands: redis, subscriber, ping: () => redis.ping(), lineOf, close }
 }
 
 async function connectCluster({
   nodes,
   ...login
 }: Extract<RedisPlace, { kind: 'cluster' }>): Promise<RedisConnection> {
-  const options = {
+  const redis: RedisClusterType = createCluster({
     rootNodes: nodes.map((address) => ({ socket: { ...address } })),
     defaults: { ...PROMPT, ...loginOf(login), socket: socketOf(login) },
     topologyRefreshOnReconnectionAttemptStrategy: REFRESH_MS,
     ...UNTIMED,
-  }
-  const redis = await insist(async () => {
-    const cluster = createCluster(options).on('error', () => undefined)
-    return cluster.connect()
   })
-  const lines = new WeakMap<object, Line>()
+  redis.on('error', () => undefined)
+  while (!(await redis.connect().then(isDone, isNotDone))) await sleep(systemClock, AWAY_MS)
+  const lineOn = createLines()
   const within = createDeadline(COMMAND_MS)
   const nodeOf = (key: string) => within(redis.getNodeClientForKey(key))
   const subscriber = new RovingSubscriber({
     locate: async (channel) => (await nodeOf(channel)).options.socket as Address,
-    connect: (address) => listenAt(address, login),
+    connect: (address) => clientAt(address, login),
   })
   return {
-    commands: redis,
+    commands: () => redis,
     subscriber,
     // A part of the keys that is away does not make the others so.
     ping: () =>
       Promise.any(redis.masters.map(async (node) => (await redis.nodeClient(node)).ping())),
-    async lineOf(key) {
-      const client = await nodeOf(key)
-      const known = lines.get(client)
-      if (known !== undefined) return known
-      const line = { send: (command: readonly string[]) => client.sendCommand([...command]) }
-      lines.set(client, line)
-      client.once('error', () => lines.delete(client))
-      return line
-    },
+    lineOf: async (key) => lineOn(await nodeOf(key)),
     close() {
       subscriber.destroy()
       redis.destroy()
@@ -157,17 +160,29 @@ async function connectCluster({
   }
 }
 
-/** One connection at a time: `lost` says that from now on it is another. */
-function oneLine(send: Line['send']) {
-  let line: Line = { send }
-  return {
-    lineOf: async () => line,
-    lost: () => void (line = { send }),
+const isDone = (): boolean => true
+const isNotDone = (): boolean => false
+
+/** What is a line, and from which loss on it is another. */
+function createLines() {
+  const lines = new WeakMap<LineClient, Line>()
+  return (client: LineClient): Line => {
+    const known = lines.get(client)
+    if (known !== undefined) return known
+    const line: Line = { send: (command) => client.sendCommand([...command]) }
+    lines.set(client, line)
+    client.once('error', () => lines.delete(client))
+    return line
   }
 }
 
-/** A connection that listens, until it is lost. */
-function listenAt(address: Address, login: Login) {
+interface LineClient {
+  sendCommand(command: string[]): Promise<unknown>
+  once(event: 'error', act: () => void): unknown
+}
+
+/** A connection to one server until it is lost. */
+function clientAt(address: Address, login: Login) {
   const socket = { ...socketOf(login), ...address, reconnectStrategy: false } as const
   return createClient({ ...QUIET, ...loginOf(login), socket })
 }
@@ -180,15 +195,5 @@ function loginOf({ username, password }: Login) {
   return {
     ...(username !== undefined && { username }),
     ...(password !== undefined && { password }),
-  }
-}
-
-async function insist<T>(connect: () => Promise<T>): Promise<T> {
-  for (;;) {
-    try {
-      return await connect()
-    } catch {
-      await new Promise((resolve) => setTimeout(resolve, AWAY_MS))
-    }
   }
 }

@@ -39,7 +39,12 @@ export function parseRedisUrl(text: string): RedisPlace {
   if (kind !== 'sentinel' && kind !== 'cluster') {
     throw new Error('not redis://, redis+sentinel:// or redis+cluster:// with a host')
   }
-  const nodes = hosts.split(',').map((host) => parseAddress(host, DEFAULT_PORT[kind]))
+  const nodes = hosts.split(',').map((host, at) => {
+    const address = parseAddress(host, DEFAULT_PORT[kind])
+    // Not what is there: it may be of a password.
+    if (address === undefined) throw new Error(`host ${at + 1} is no name or address and port`)
+    return address
+  })
   const [first, ...others] = nodes
   if (first === undefined) throw new Error('no host')
   const several = {
@@ -55,13 +60,15 @@ export function parseRedisUrl(text: string): RedisPlace {
   return { kind, ...several }
 }
 
-function parseAddress(text: string, defaultPort: number): Address {
+export function nameOf({ host, port }: Address): string {
+  return `${host}:${port}`
+}
+
+function parseAddress(text: string, defaultPort: number): Address | undefined {
   const [, v6, name = v6, digits] =
     /^(?:\[([0-9a-f:.]+)\]|([^:[\]]+))(?::(\d+))?$/i.exec(text) ?? []
   const port = digits === undefined ? defaultPort : Number(digits)
-  if (name === undefined || port < 1 || port > 65_535)
-    throw new Error(`not a host and port: "${text}"`)
-  return { host: name, port }
+  return name === undefined || port < 1 || port > 65_535 ? undefined : { host: name, port }
 }
 
 function parseLogin(text: string): Pick<Login, 'username' | 'password'> {

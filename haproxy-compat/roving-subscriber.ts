@@ -1,6 +1,6 @@
 import { createDeadline } from './deadline.ts'
 import type { RedisSubscriber } from './redis-peers.ts'
-import type { Address } from './redis-place.ts'
+import { nameOf, type Address } from './redis-place.ts'
 
 export interface RovingOptions {
   /** Where a channel is told just now; `undefined` or a rejection: nobody knows. */
@@ -86,7 +86,7 @@ export class RovingSubscriber implements RedisSubscriber {
   destroy(): void {
     this.#isDestroyed = true
     clearTimeout(this.#looking)
-    for (const { client } of this.#nodes.values()) destroy(client)
+    for (const { client } of this.#nodes.values()) client.destroy()
     this.#nodes.clear()
   }
 
@@ -126,7 +126,7 @@ export class RovingSubscriber implements RedisSubscriber {
 
   #lost(node: Node): void {
     if (this.#nodes.get(node.name) === node) this.#nodes.delete(node.name)
-    destroy(node.client)
+    node.client.destroy()
     for (const channel of this.#channels.values()) {
       if (channel.at === node) channel.at = undefined
     }
@@ -168,10 +168,6 @@ export class RovingSubscriber implements RedisSubscriber {
   }
 }
 
-function nameOf({ host, port }: Address): string {
-  return `${host}:${port}`
-}
-
 function createChannel(name: string): Channel {
   const hearers = new Set<Hear>()
   const hear = (message: string): void => {
@@ -183,12 +179,4 @@ function createChannel(name: string): Channel {
 function leave(channel: Channel): void {
   channel.at?.client.sUnsubscribe(channel.name, channel.hear).catch(() => undefined)
   channel.at = undefined
-}
-
-function destroy(client: ListeningClient): void {
-  try {
-    client.destroy()
-  } catch {
-    // It was closed by itself.
-  }
 }
