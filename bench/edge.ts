@@ -11,6 +11,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import { convertV4MiniflareOptions, Miniflare } from 'miniflare'
+import { modulesIn, type BundledModules } from '../test/support/bundle.ts'
 import { percentile } from '../test/support/percentile.ts'
 import { cpuSeconds, median, ratio, round, shuffled } from './figures.ts'
 import { parseFlags } from './flags.ts'
@@ -84,14 +85,14 @@ async function start(subject: Subject) {
     ['wrangler', 'deploy', '--dry-run', '--minify', '-c', subject.config, '--outdir', outdir],
     { stdio: 'pipe' },
   )
-  const file = readdirSync(outdir).find((name) => name.endsWith('.js')) ?? 'index.js'
-  const bundle = readFileSync(join(outdir, file))
+  const modules = modulesIn(outdir)
+  const bundle = Buffer.from(modules.map(({ contents }) => contents).join(''))
   const { objects } = subject
   const ask = subject.call ?? call
-  const counted = { bundle: bundle.toString(), compatibilityDate, objects, openSession, call: ask }
+  const counted = { modules, compatibilityDate, objects, openSession, call: ask }
   const rows = await countRows(counted)
   const before = workerds()
-  const miniflare = createMiniflare(subject, bundle)
+  const miniflare = createMiniflare(subject, modules)
   const url = new URL(subject.path, await miniflare.ready)
   const pid = workerds().find((known) => !before.includes(known)) ?? 0
 
@@ -122,10 +123,10 @@ async function start(subject: Subject) {
   }
 }
 
-function createMiniflare({ name, objects }: Subject, bundle: Buffer): Miniflare {
+function createMiniflare({ name, objects }: Subject, modules: BundledModules): Miniflare {
   return new Miniflare(
     convertV4MiniflareOptions({
-      modules: [{ type: 'ESModule', path: 'index.js', contents: bundle.toString() }],
+      modules,
       compatibilityDate,
       compatibilityFlags: ['enable_request_signal', 'request_signal_passthrough'],
       bindings: { ALLOWED_HOSTS: 'localhost,127.0.0.1' },

@@ -1,5 +1,6 @@
 /** How many rows does a session write, and a call? Counted inside workerd, apart from the clock. */
 import { convertV4MiniflareOptions, Miniflare } from 'miniflare'
+import type { BundledModules } from '../test/support/bundle.ts'
 
 export interface RowCount {
   readonly perSession: number
@@ -7,7 +8,7 @@ export interface RowCount {
 }
 
 export interface CountedWorker {
-  readonly bundle: string
+  readonly modules: BundledModules
   readonly compatibilityDate: string
   /** Bindings and the classes behind them. */
   readonly objects: readonly (readonly [binding: string, className: string])[]
@@ -24,7 +25,7 @@ export async function countRows(worker: CountedWorker): Promise<RowCount> {
     convertV4MiniflareOptions({
       modules: [
         { type: 'ESModule', path: 'counting.js', contents: countingModule(worker.objects) },
-        { type: 'ESModule', path: 'worker.js', contents: worker.bundle },
+        ...worker.modules,
       ],
       compatibilityDate: worker.compatibilityDate,
       bindings: { ALLOWED_HOSTS: 'localhost,127.0.0.1' },
@@ -59,7 +60,7 @@ function countingModule(objects: CountedWorker['objects']): string {
     }`,
   )
   return `
-    import * as worker from './worker.js'
+    import * as worker from './index.js'
     let rows = 0
     let counting = false
     const cursors = []

@@ -1,7 +1,6 @@
 import { DurableObject } from 'cloudflare:workers'
 import * as z from 'zod'
 import { parseConfig } from '../mcp/config.ts'
-import { tooManyStreams } from '../mcp/errors.ts'
 import { refuse } from '../mcp/http/responses.ts'
 import { StatelessServer } from '../mcp/http/stateless.ts'
 import { createLog, type Log } from '../mcp/log.ts'
@@ -19,18 +18,20 @@ import { openSession, restoreRuntime } from '../mcp/session/open-session.ts'
 import type { RuntimeOptions, SessionRuntime } from '../mcp/session/runtime.ts'
 import { parseState } from '../mcp/session/record.ts'
 import type { SessionState } from '../mcp/session/state.ts'
-import type { SessionRecord } from '../mcp/session/store.ts'
 import { locate } from '../mcp/session/streams.ts'
 import type { Pack } from '../mcp/session/tool.ts'
 import type { Env } from './env.ts'
-import { admitSession, countSessions, edgeSecrets, reportSession } from './session-index.ts'
+import { placesOf, type Places } from './places.ts'
+import { Reports } from './reports.ts'
+import { countSessions, edgeSecrets, newSession } from './session-index.ts'
+import { Sockets, upgraded } from './sockets.ts'
 import { createSqliteStore, type ObjectStore } from './sqlite-store.ts'
 import {
   ATTEMPT,
   DETACHED,
   ENDED,
-  FOLLOWED_FROM,
   LAST_EVENT_ID,
+  OPERATOR,
   packEvent,
   PRINCIPAL,
   RECONNECT,
@@ -42,8 +43,6 @@ import {
 // How far behind the record of a session's last use may be: one row a minute for a session that
 // only reads, and none within it.
 const TOUCH_MS = 60_000
-/** The tag of sockets that are told of changes of the state; no stream has this name. */
-const STATE = 'state'
 
 /**
  * Holds one session. The Worker calls it by RPC, one call a POST, and follows its streams over
@@ -55,32 +54,44 @@ export abstract class SessionObject extends DurableObject<Env> {
 
   readonly #config
   readonly #store: ObjectStore
+  readonly #places: Places
+  readonly #sockets: Sockets
+  readonly #reports: Reports
   readonly #log: Log
   // A new name after every eviction, so that a restore can be seen in a result.
   readonly #instance = `object-${randomText(3)}`
   readonly #startedAt = Date.now()
   #runtime: Promise<SessionRuntime | undefined> | undefined
   #stateless: StatelessServer | undefined
-  #reportedAt = 0
 
   // Runs again after every eviction, so nothing here may write.
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env)
     this.#config = parseConfig(env)
     const { ttlMs, record } = this.#config
-    this.#log = createLog((line) => console.log(line), this.#instance)
     this.#store = createSqliteStore(ctx.storage, {
       ...record,
       ttlMs,
       now: Date.now,
       touchMs: TOUCH_MS,
     })
+    this.#places = placesOf(env)
+    this.#sockets = new Sockets(ctx)
+    const [places, session, instance] = [this.#places, this.#id, this.#instance]
+    this.#reports = new Reports({ places, session, instance, ttlMs })
+    const log = createLog((line) => console.log(line), instance)
+    this.#log = (event) => {
+      log(event)
+      this.#reports.log(event)
+    }
   }
 
   async open(post: Post): Promise<Opened> {
     const opened = await openSession(post, this.#options())
     if (opened.kind !== 'opened') return opened
     this.#runtime = Promise.resolve(opened.runtime)
+    this.#reports.opened()
+    this.#report(opened.runtime)
     return { kind: 'opened', id: this.#id, body: opened.body }
   }
 
@@ -90,15 +101,23 @@ export abstract class SessionObject extends DurableObject<Env> {
     const answer = await runtime.deliver(post)
     // The answer to a call that goes on is its stream.
     if (!runtime.isIdle) this.ctx.waitUntil(runtime.idle())
-    if (this.#isReportDue(runtime)) this.ctx.waitUntil(this.#report(runtime))
+    this.#used(runtime)
     return answer
   }
 
   async end(principal: Principal): Promise<boolean> {
-    const runtime = await this.#find(principal)
-    if (runtime === undefined) return false
+    const loaded = await this.#store.load(this.#id, { owner: principal })
+    return loaded !== undefined && this.endAnyones()
+  }
+
+  /** For operators. */
+  async endAnyones(): Promise<boolean> {
+    const record = this.#store.look()
+    if (record === undefined) return false
+    const runtime = await this.#runtime
     await this.#store.drop(this.#id)
     await this.#close(runtime, 'deleted')
+    this.ctx.waitUntil(this.#reports.end(record))
     return true
   }
 
@@ -111,26 +130,29 @@ export abstract class SessionObject extends DurableObject<Env> {
   /** Follows a stream or watches the state, or serves a request that names the session: see `wire.ts`. */
   override async fetch(request: Request): Promise<Response> {
     if (!request.headers.has('upgrade')) return this.#serve(request)
-    const runtime = await this.#find(request.headers.get(PRINCIPAL) as Principal)
-    if (runtime === undefined) return new Response(null, { status: 404 })
-    const lastEventId = request.headers.get(LAST_EVENT_ID) ?? undefined
-    if (request.headers.has(WATCH)) return this.#watch(runtime, lastEventId)
+    const { headers } = request
+    if (headers.has(OPERATOR)) return this.#store.look() ? this.#sockets.show() : gone()
+    const runtime = await this.#find(headers.get(PRINCIPAL) as Principal)
+    if (runtime === undefined) return gone()
+    const lastEventId = headers.get(LAST_EVENT_ID) ?? undefined
+    if (headers.has(WATCH)) return this.#sockets.watch(runtime.record.version, lastEventId)
     try {
       const start = await locate(this.#store, this.#id, runtime.record, lastEventId)
-      this.#mustHaveRoom(start.stream)
-      const { 0: client, 1: server } = new WebSocketPair()
-      const taken = request.headers.has(RECONNECT) && this.#follower(start.stream) !== undefined
-      if (!taken) this.#let(start.stream, SUPERSEDED)
-      this.ctx.acceptWebSocket(server, [start.stream])
+      const { stream } = start
+      this.#sockets.mustHaveRoom(stream, this.#config.limits.maxStreamsPerSession)
+      const taken = headers.has(RECONNECT) && this.#sockets.followerOf(stream) !== undefined
+      if (!taken) this.#sockets.letGo(stream, SUPERSEDED)
+      const { client, server } = this.#sockets.accept(stream)
       server.serializeAttachment(start.after)
       if (taken) server.close(SUPERSEDED)
       else if (start.ended) server.close(ENDED)
-      else await this.#pump(start.stream)
-      const headers = { [FOLLOWED_FROM]: eventId(start) }
-      return new Response(null, { status: 101, webSocket: client, headers })
+      else await this.#pump(stream)
+      this.#sockets.happened({ kind: 'followed', stream })
+      this.#used(runtime)
+      return upgraded(client, eventId(start))
     } catch (error) {
       const refused = refusalOf(error, this.#log)
-      if (refused.kind === 'gone') return new Response(null, { status: 404 })
+      if (refused.kind === 'gone') return gone()
       return new Response(refused.body, { status: refused.status })
     }
   }
@@ -144,13 +166,15 @@ export abstract class SessionObject extends DurableObject<Env> {
   }
 
   override async alarm(): Promise<void> {
-    if (!(await this.#store.tick(this.ctx.getWebSockets().length > 0))) {
+    if (!(await this.#store.tick(this.#sockets.count > 0))) {
       return this.#close(await this.#runtime, 'expired')
     }
     // If the object was reset meanwhile nobody runs what ran in it.
     if (this.#runtime !== undefined || (await this.#store.running(this.#id)).length === 0) return
     const runtime = await this.#restore()
-    if (runtime !== undefined) this.ctx.waitUntil(runtime.idle())
+    if (runtime === undefined) return
+    this.ctx.waitUntil(runtime.idle())
+    this.#report(runtime)
   }
 
   get #id(): SessionId {
@@ -184,15 +208,15 @@ export abstract class SessionObject extends DurableObject<Env> {
 
   async #close(runtime: SessionRuntime | undefined, why: 'deleted' | 'expired'): Promise<void> {
     this.#runtime = undefined
-    for (const socket of this.ctx.getWebSockets()) socket.close(ENDED)
+    this.#sockets.happened({ kind: 'ended' })
+    this.#sockets.closeAll(ENDED)
     await runtime?.close()
     this.#log({ event: 'session_ended', session: this.#id, why })
-    if (runtime !== undefined) await this.#tellIndex(runtime, 0)
   }
 
   /** Sends a stream's new entries to whoever follows it. */
   async #pump(stream: StreamId): Promise<void> {
-    const socket = this.#follower(stream)
+    const socket = this.#sockets.followerOf(stream)
     if (socket === undefined) return
     const after: number = socket.deserializeAttachment()
     const stored = await this.#store.entries(this.#id, stream, after)
@@ -225,16 +249,16 @@ export abstract class SessionObject extends DurableObject<Env> {
       keepAliveMs,
       limits,
       isForAll: sessions === 'off',
-      secrets: edgeSecrets(this.env.INDEX),
+      secrets: edgeSecrets(this.#places),
       holder: {
         open: async (post) => {
-          const object = await newSession(this.env, post)
-          return this.env.SESSION_OBJECTS.get(object).open(post)
+          const object = await newSession(this.#places, this.env, post)
+          return this.#places.session(object).open(post)
         },
         round: async (id, principal, round) => {
           const runtime = id === this.#id ? await this.#find(principal) : undefined
           const result = await runtime?.round(round)
-          if (runtime && this.#isReportDue(runtime)) this.ctx.waitUntil(this.#report(runtime))
+          if (runtime !== undefined) this.#used(runtime)
           return result
         },
         stateOf: options.stateOf,
@@ -243,56 +267,19 @@ export abstract class SessionObject extends DurableObject<Env> {
     })
   }
 
-  /** Tells of the state's changes, at once if there was one behind `last`. */
-  #watch({ record }: SessionRuntime, last: string | undefined): Response {
-    const { 0: client, 1: server } = new WebSocketPair()
-    this.ctx.acceptWebSocket(server, [STATE])
-    const now = versionEvent(record)
-    if (last !== undefined && last !== now.id) server.send(packEvent(now))
-    return new Response(null, {
-      status: 101,
-      webSocket: client,
-      headers: { [FOLLOWED_FROM]: now.id },
-    })
+  /** The client has used its session. */
+  #used(runtime: SessionRuntime): void {
+    if (this.#reports.isDue) this.#report(runtime)
   }
 
-  async #tell(): Promise<void> {
-    const watchers = this.ctx.getWebSockets(STATE)
-    if (watchers.length === 0) return
-    const runtime = await this.#runtime
-    if (runtime === undefined) return
-    for (const socket of watchers) socket.send(packEvent(versionEvent(runtime.record)))
+  #report({ record, running }: SessionRuntime): void {
+    this.ctx.waitUntil(this.#reports.tell(record, { streams: this.#sockets.count, running }))
   }
 
-  #follower(stream: StreamId): WebSocket | undefined {
-    return this.ctx.getWebSockets(stream).find(({ readyState }) => readyState === WebSocket.OPEN)
-  }
-
-  /** Whoever follows a stream takes the place of who did. */
-  #mustHaveRoom(stream: StreamId): void {
-    const followed = this.ctx.getWebSockets().length - this.ctx.getWebSockets(stream).length
-    if (followed >= this.#config.limits.maxStreamsPerSession) throw tooManyStreams()
-  }
-
-  #let(stream: StreamId, code: number): void {
-    this.#follower(stream)?.close(code)
-  }
-
-  #isReportDue({ record }: SessionRuntime): boolean {
-    const isCounted = record.version > 0 || record.source !== undefined
-    return isCounted && Date.now() - this.#reportedAt >= TOUCH_MS
-  }
-
-  /** Tells the index that this session lives. */
-  async #report(runtime: SessionRuntime): Promise<void> {
-    this.#reportedAt = Date.now()
-    // It only counts: what is lost here is told again in a minute.
-    const told = this.#tellIndex(runtime, this.#reportedAt + this.#config.ttlMs + TOUCH_MS)
-    await told.catch(() => undefined)
-  }
-
-  #tellIndex({ record: { source, version } }: SessionRuntime, expiresAt: number): Promise<void> {
-    return reportSession(this.env.INDEX, { id: this.#id, source, version }, expiresAt)
+  #grew(stream: StreamId): void {
+    void this.#pump(stream)
+    if (!this.#sockets.isShown) return
+    this.#sockets.happened({ kind: 'grown', stream, last: this.#store.lastOf(stream) })
   }
 
   #options(): RuntimeOptions {
@@ -303,17 +290,18 @@ export abstract class SessionObject extends DurableObject<Env> {
       instance: this.#instance,
       clock: systemClock,
       log: this.#log,
-      status: { startedAt: this.#startedAt, countSessions: () => countSessions(this.env.INDEX) },
-      changed: () => void this.#tell(),
+      meter: this.#reports.meter,
+      status: { startedAt: this.#startedAt, countSessions: () => countSessions(this.#places) },
+      changed: (version) => this.#sockets.changed(version),
       stateOf: async (id, principal) => {
         if (id === this.#id) return this.#stateOf(principal)
-        const found = objectId(this.env.SESSION_OBJECTS, id)
-        const text = found && (await this.env.SESSION_OBJECTS.get(found).stateOf(principal))
+        const found = this.#places.find(id)
+        const text = found && (await this.#places.session(found).stateOf(principal))
         return text === undefined ? undefined : parseState(text)
       },
       limits: this.#config.runtime,
-      grown: (stream) => void this.#pump(stream),
-      detach: (stream) => this.#let(stream, DETACHED),
+      grown: (stream) => this.#grew(stream),
+      detach: (stream) => this.#sockets.letGo(stream, DETACHED),
       hold: () => undefined,
       letGo: () => undefined,
     }
@@ -322,27 +310,6 @@ export abstract class SessionObject extends DurableObject<Env> {
 
 const attempt = z.object({ sender: z.string(), number: z.number(), settled: z.number() })
 
-function versionEvent({ version }: SessionRecord): { readonly id: string; readonly data: string } {
-  return { id: `${STATE}.${version}`, data: '' }
-}
-
-/** The object of a session that is about to begin. Throws `too_many_sessions`. */
-export async function newSession(env: Env, post: Post): Promise<DurableObjectId> {
-  const object = env.SESSION_OBJECTS.newUniqueId()
-  await admitSession(env, object.toString(), post.source ?? post.principal)
-  return object
-}
-
-/** The object of session `id`; `undefined`, with nothing woken, for an id that was not minted. */
-export function objectId(
-  sessions: Env['SESSION_OBJECTS'],
-  id: string,
-): DurableObjectId | undefined {
-  try {
-    const object = sessions.idFromString(id)
-    // It takes capitals as well. A session has one name.
-    return object.toString() === id ? object : undefined
-  } catch {
-    return undefined
-  }
+function gone(): Response {
+  return new Response(null, { status: 404 })
 }

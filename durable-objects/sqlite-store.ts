@@ -15,6 +15,7 @@ import type {
   Commit,
   CommitOutcome,
   Loaded,
+  SessionRecord,
   SessionStore,
   StreamEntries,
 } from '../mcp/session/store.ts'
@@ -63,6 +64,10 @@ export interface ObjectStore extends SessionStore {
    * alarm again. `inUse` counts as a use. True if the session goes on.
    */
   tick(inUse: boolean): Promise<boolean>
+  /** The session, looked at without using it. */
+  look(): SessionRecord | undefined
+  /** The place of the stream's last entry. */
+  lastOf(stream: StreamId): number
 }
 
 export function createSqliteStore(
@@ -142,6 +147,14 @@ class SqliteStore implements ObjectStore {
 
   async running(): Promise<readonly StreamId[]> {
     return this.#current() === undefined ? [] : this.#running(this.#chunks())
+  }
+
+  look(): SessionRecord | undefined {
+    return this.#current()
+  }
+
+  lastOf(stream: StreamId): number {
+    return nextPlace(this.#tailOf(stream)) - 1
   }
 
   async tick(inUse: boolean): Promise<boolean> {

@@ -12,6 +12,8 @@ export const LAST_EVENT_ID = 'last-event-id'
 export const RECONNECT = 'holdfast-reconnect'
 /** Set by a Worker that only wants to know when the session's state changes. */
 export const WATCH = 'holdfast-watch'
+/** Set by a Worker that shows an operator what happens in the session, whoever's it is. */
+export const OPERATOR = 'holdfast-operator'
 /** The Worker's name for the POST that it forwards. */
 export const ATTEMPT = 'holdfast-attempt'
 /** Response header of the upgrade: the event id behind which the stream is followed. */

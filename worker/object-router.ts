@@ -1,9 +1,12 @@
 import type { Env } from '../durable-objects/env.ts'
-import { newSession, objectId, type SessionObject } from '../durable-objects/mcp-session.ts'
+import type { SessionObject } from '../durable-objects/mcp-session.ts'
+import type { Places } from '../durable-objects/places.ts'
+import { newSession } from '../durable-objects/session-index.ts'
 import {
   ATTEMPT,
   FOLLOWED_FROM,
   LAST_EVENT_ID,
+  OPERATOR,
   PRINCIPAL,
   RECONNECT,
   SOURCE,
@@ -11,6 +14,7 @@ import {
 } from '../durable-objects/wire.ts'
 import type { Limits } from '../mcp/limits.ts'
 import type { Log } from '../mcp/log.ts'
+import type { Happening } from '../mcp/operator.ts'
 import { sleep, type Clock } from '../mcp/session/clock.ts'
 import type { EventId, Principal, SessionId } from '../mcp/session/ids.ts'
 import type {
@@ -32,6 +36,7 @@ import { backoffMs, retryObject } from './retry.ts'
 
 export interface ObjectRouterOptions {
   readonly env: Env
+  readonly places: Places
   readonly limits: Pick<Limits, 'maxBufferedBytes'>
   readonly clock: Clock
   readonly log: Log
@@ -43,21 +48,21 @@ type Stub = DurableObjectStub<SessionObject>
 /** Finds each session in its Durable Object: the session id is the object's id. */
 export class ObjectRouter implements SessionRouter, SessionHolder {
   readonly #options: ObjectRouterOptions
-  readonly #sessions: Env['SESSION_OBJECTS']
+  readonly #places: Places
   readonly #attempts = new Attempts()
 
   constructor(options: ObjectRouterOptions) {
     this.#options = options
-    this.#sessions = options.env.SESSION_OBJECTS
+    this.#places = options.places
   }
 
   async open(post: Post): Promise<Opened> {
-    const object = await newSession(this.#options.env, post)
+    const object = await newSession(this.#places, this.#options.env, post)
     return this.#call<Opened>(object, async (stub) => stub.open(post))
   }
 
   async deliver(id: SessionId, post: Post): Promise<Answer> {
-    const object = objectId(this.#sessions, id)
+    const object = this.#places.find(id)
     if (object === undefined) return { kind: 'gone' }
     return this.#attempts.run((attempt) =>
       this.#call<Answer>(object, async (stub) => stub.deliver({ ...post, attempt })),
@@ -65,7 +70,7 @@ export class ObjectRouter implements SessionRouter, SessionHolder {
   }
 
   async follow(id: SessionId, principal: Principal, request: FollowRequest): Promise<Following> {
-    const object = objectId(this.#sessions, id)
+    const object = this.#places.find(id)
     if (object === undefined) return { kind: 'gone' }
     const headers = new Headers({ upgrade: 'websocket', [PRINCIPAL]: principal })
     const connection = await this.#connect(object, headers, request.lastEventId)
@@ -77,7 +82,7 @@ export class ObjectRouter implements SessionRouter, SessionHolder {
 
   /** A request of the stateless revision, to the object that it names. */
   forward(id: SessionId, request: Request, post: Post): Promise<Response> | undefined {
-    const object = objectId(this.#sessions, id)
+    const object = this.#places.find(id)
     if (object === undefined) return undefined
     const headers = new Headers(request.headers)
     headers.set(PRINCIPAL, post.principal)
@@ -97,13 +102,13 @@ export class ObjectRouter implements SessionRouter, SessionHolder {
   }
 
   async stateOf(id: string, principal: Principal): Promise<SessionState | undefined> {
-    const object = objectId(this.#sessions, id)
+    const object = this.#places.find(id)
     const text = object && (await this.#call(object, async (stub) => stub.stateOf(principal)))
     return text === undefined ? undefined : parseState(text)
   }
 
   async watch(id: SessionId, { principal, signal, changed, lost }: Watch): Promise<void> {
-    const object = objectId(this.#sessions, id)
+    const object = this.#places.find(id)
     if (object === undefined) return
     const headers = new Headers({ upgrade: 'websocket', [PRINCIPAL]: principal, [WATCH]: 'true' })
     const connection = await this.#connect(object, headers, undefined)
@@ -115,9 +120,26 @@ export class ObjectRouter implements SessionRouter, SessionHolder {
   }
 
   async end(id: SessionId, principal: Principal): Promise<boolean> {
-    const object = objectId(this.#sessions, id)
+    const object = this.#places.find(id)
     if (object === undefined) return false
     return this.#call<boolean>(object, async (stub) => stub.end(principal))
+  }
+
+  /** For operators: ends the session, whoever's it is. */
+  async endAnyones(id: SessionId): Promise<boolean> {
+    const object = this.#places.find(id)
+    if (object === undefined) return false
+    return this.#call<boolean>(object, async (stub) => stub.endAnyones())
+  }
+
+  /** For operators: what happens in the session from now on; `undefined` if there is none. */
+  async show(id: SessionId, signal: AbortSignal): Promise<AsyncIterable<Happening> | undefined> {
+    const object = this.#places.find(id)
+    if (object === undefined) return undefined
+    const headers = new Headers({ upgrade: 'websocket', [OPERATOR]: 'true' })
+    const connection = await this.#connect(object, headers, undefined)
+    if (connection.kind !== 'connected') return undefined
+    return happenings(this.#followed(object, headers, { connection, signal }))
   }
 
   #followed(
@@ -156,11 +178,17 @@ export class ObjectRouter implements SessionRouter, SessionHolder {
 
   #call<T>(object: DurableObjectId, act: (stub: Stub) => Promise<T>): Promise<T> {
     const { clock, random, log } = this.#options
-    return retryObject(() => act(this.#sessions.get(object)), {
+    return retryObject(() => act(this.#places.session(object)), {
       clock,
       random,
       retried: (attempt, reason) =>
         log({ event: 'call_retried', session: object.toString(), attempt, reason }),
     })
+  }
+}
+
+async function* happenings(events: AsyncIterable<StreamEvent>): AsyncGenerator<Happening> {
+  for await (const event of events) {
+    if (event.kind === 'event') yield JSON.parse(event.data) as Happening
   }
 }

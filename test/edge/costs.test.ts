@@ -1,5 +1,9 @@
 import { listDurableObjectIds, runDurableObjectAlarm, runInDurableObject } from 'cloudflare:test'
-import { describe, expect, it } from 'vitest'
+import { afterEach, describe, expect, it, vi } from 'vitest'
+import { shards } from '../../durable-objects/session-index.ts'
+import type { Report } from '../../durable-objects/shard.ts'
+import type { SessionName } from '../../mcp/operator.ts'
+import type { SessionId } from '../../mcp/session/ids.ts'
 import {
   callTool,
   collect,
@@ -10,16 +14,31 @@ import {
   send,
   toolCall,
 } from '../support/mcp.ts'
-import { edgeFetch as fetch, objectOf, rowsOf, SESSION_OBJECTS } from './support.ts'
+import { edgeFetch as fetch, objectOf, places, rowsOf, SESSION_OBJECTS } from './support.ts'
+
+afterEach(() => vi.restoreAllMocks())
 
 describe('what a session costs', () => {
   it('is one row and one alarm to begin', async () => {
-    // Once a minute there is an alarm for all that one caller opens.
-    await openSession(fetch)
     const written = await countWrites()
     const session = await openSession(fetch)
     expect(written()).toEqual({ rows: 1, alarms: 1 })
     expect(await rowsOf(session)).toEqual(['session'])
+  })
+
+  it('is a row in the index when it tells of itself, and there six rows a minute for all', async () => {
+    const [shard] = shards(places)
+    const written = await countWrites(SHARD)
+    await shard?.tell(report(0))
+    // The alarm is for the end of the last session.
+    expect(written()).toEqual({ rows: 1, alarms: 1 })
+    for (let n = 1; n < 100; n++) await shard?.tell(report(n))
+    expect(written()).toEqual({ rows: 1, alarms: 2 })
+    const now = Date.now()
+    vi.spyOn(Date, 'now').mockImplementation(() => now + 10_000)
+    await shard?.tell(report(100))
+    expect(written()).toEqual({ rows: 2, alarms: 2 })
+    expect((await shard?.page())?.total).toBe(101)
   })
 
   it('is one row a change and none a read', async () => {
@@ -97,23 +116,52 @@ describe('what a session costs', () => {
   })
 })
 
-/** Counts what all objects write from now on: a put and a delete are a row each, so is an alarm. */
-async function countWrites(): Promise<() => { rows: number; alarms: number }> {
+const SESSION = /^session$|^stream\//
+const SHARD = /^shard$/
+
+/**
+ * Counts what all objects write from now on of which the keys are `these`: a put and a delete are a
+ * row each, so is an alarm.
+ */
+async function countWrites(these = SESSION): Promise<() => { rows: number; alarms: number }> {
   const written = { rows: 0, alarms: 0 }
   const any = SESSION_OBJECTS.get(SESSION_OBJECTS.newUniqueId())
   await runInDurableObject(any, (_object, { storage }) => {
-    count(Object.getPrototypeOf(storage.kv), 'put', () => written.rows++)
-    count(Object.getPrototypeOf(storage.kv), 'delete', () => written.rows++)
-    count(Object.getPrototypeOf(storage), 'setAlarm', () => written.alarms++)
+    const isOne = (key: unknown): boolean => these.test(String(key))
+    const countRow = (_kv: unknown, key: unknown): unknown => isOne(key) && written.rows++
+    count(Object.getPrototypeOf(storage.kv), 'put', countRow)
+    count(Object.getPrototypeOf(storage.kv), 'delete', countRow)
+    count(Object.getPrototypeOf(storage), 'setAlarm', (of) => {
+      const keys = [...(of as DurableObjectStorage).kv.list()].map(([key]) => key)
+      if (keys.some(isOne)) written.alarms++
+    })
   })
   return () => ({ ...written })
 }
 
-function count(owner: Record<string, Function>, name: string, counted: () => void): void {
+function count(
+  owner: Record<string, Function>,
+  name: string,
+  counted: (of: unknown, first: unknown) => void,
+): void {
   const original = owner[name]
   owner[name] = function counting(this: unknown, ...args: unknown[]) {
-    counted()
+    counted(this, args[0])
     return original?.apply(this, args)
+  }
+}
+
+function report(n: number): Report {
+  const now = Date.now()
+  const times = { openedAt: now, usedAt: now, expiresAt: now + 60_000 }
+  const who = { principal: 'p', client: 'test 0', revision: '2025-11-25', holder: 'object-1' }
+  const view = { name: `${n}` as SessionName, id: `${n}`, ...who, ...times }
+  const activity = { calls: 1, streams: 0, running: 0 }
+  return {
+    session: `${n}` as SessionId,
+    hasState: true,
+    view: { ...view, ...activity },
+    failovers: [],
   }
 }
 

@@ -1,11 +1,14 @@
 import { evictDurableObject, runInDurableObject } from 'cloudflare:test'
 import { env, exports } from 'cloudflare:workers'
 import type { Env } from '../../durable-objects/env.ts'
+import { placesOf } from '../../durable-objects/places.ts'
 import type { SessionObject } from '../../durable-objects/mcp-session.ts'
 import type { Entry } from '../../mcp/session/store.ts'
 import { BASE, POST_HEADERS, type Fetch } from '../support/mcp.ts'
 
-export const { SESSION_OBJECTS } = env as unknown as Env
+export const bindings = env as unknown as Env
+export const { SESSION_OBJECTS } = bindings
+export const places = placesOf(bindings)
 
 // An object's log lines stay here: the test runner waits for each that it was sent, and for ever if
 // the object was reset on the way.

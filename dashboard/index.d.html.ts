@@ -1,0 +1,3 @@
+/** Wrangler bundles the page as its text. */
+declare const text: string
+export { text as default }
