@@ -37,7 +37,7 @@ import { createServer, resultOf, type ServerHost } from './server.ts'
 import { settingsChange } from './settings.ts'
 import type { JsonObject, SessionState } from './state.ts'
 import type { RpcOutcome, SessionRecord } from './store.ts'
-import type { Pack } from './tool.ts'
+import { isForeign, type Pack } from './tool.ts'
 import { SessionTransport, type Response } from './transport.ts'
 
 export interface RuntimeOptions extends Omit<LiveSessionOptions, 'shownAt'> {
@@ -256,12 +256,19 @@ export class SessionRuntime {
   }
 
   #run(exchange: Exchange): void {
-    this.#transport.receiveRequest(exchange.request, (run) => {
+    const { pack, detach } = this.#options
+    const begin = (run: number) => {
       this.#exchanges.add(exchange, run)
-      const { detach } = this.#options
       const closeSSEStream = (): void => void exchange.openStream().then(detach, () => undefined)
       return { closeSSEStream }
-    })
+    }
+    const record = (run: number) => exchange.openStream(run)
+    // What a tool of somebody else's does nobody knows, so the call is on record before it does it.
+    this.#transport.receiveRequest(
+      exchange.request,
+      begin,
+      isForeign(exchange.request, pack) ? record : undefined,
+    )
   }
 
   async #rerun(exchange: Exchange): Promise<void> {

@@ -1,4 +1,9 @@
-import type { McpServer, ServerNotifier, ToolAnnotations } from '@modelcontextprotocol/server'
+import type {
+  JSONRPCRequest,
+  McpServer,
+  ServerNotifier,
+  ToolAnnotations,
+} from '@modelcontextprotocol/server'
 import type * as z from 'zod'
 import type { Call } from './call.ts'
 import type { JsonObject, SessionState } from './state.ts'
@@ -29,6 +34,12 @@ export interface Pack {
  */
 export function fromMcpServer(create: () => McpServer): Pack {
   return { tools: [], server: create }
+}
+
+/** Whether `request` calls a tool that knows of no `Call`. */
+export function isForeign({ method, params }: JSONRPCRequest, { server, tools }: Pack): boolean {
+  if (server === undefined || method !== 'tools/call') return false
+  return tools.every(({ name }) => name !== params?.['name'])
 }
 
 /** A function over a session, with all effects through `call`. Its result is a JSON object. */

@@ -56,12 +56,19 @@ export class SessionTransport implements Transport {
     return Promise.resolve()
   }
 
-  /** Hands a client's request to the SDK under a number of our own. */
-  receiveRequest(request: JSONRPCRequest, extra?: (run: number) => MessageExtraInfo): number {
+  /** Hands a client's request to the SDK under a number of our own, once `first` is done. */
+  receiveRequest(
+    request: JSONRPCRequest,
+    extra?: (run: number) => MessageExtraInfo,
+    first?: (run: number) => Promise<unknown>,
+  ): void {
     const run = ++this.#runs
     this.#running.add(run)
-    this.onmessage?.({ ...request, id: run }, extra?.(run))
-    return run
+    const about = extra?.(run)
+    const hand = (): void => this.onmessage?.({ ...request, id: run }, about)
+    if (first === undefined) hand()
+    // Whoever failed has answered.
+    else first(run).then(hand, () => this.#running.delete(run))
   }
 
   /** Has the SDK answer a request of our own. What it says meanwhile, no client hears. */

@@ -17,7 +17,7 @@ const SECRET = 'a-secret-of-these-tests'
 let installed: Installed
 beforeAll(async () => {
   installed = await installPacked()
-}, 300_000)
+}, 600_000)
 afterAll(() => installed.remove())
 
 it('what is published is small, and has no sources beside what is built of them', async () => {

@@ -73,6 +73,20 @@ describe('a server that is written for the SDK', () => {
     expect(runs).toEqual(['kelp'])
   })
 
+  it('is not run for a call that another instance has on record', async () => {
+    const runs: string[] = []
+    const pack = existing((word) => runs.push(word))
+    const store = createLocalStore({})
+    const [a, b] = ['a', 'b'].map((instance) => createLocalApp({ pack, store, instance }))
+    const session = await openSession(a?.fetch ?? fetch)
+    for (const app of [a, b]) {
+      const params = { name: 'shout', arguments: { word: 'kelp' }, idempotencyKey: 'k' }
+      const call = { jsonrpc: '2.0', id: 1, method: 'tools/call', params }
+      expect(await rpc(app?.fetch ?? fetch, session, call)).toMatchObject({ result: text('KELP') })
+    }
+    expect(runs).toEqual(['kelp'])
+  })
+
   it('goes on elsewhere with what it asks and says, in its short form too', async () => {
     const store = createLocalStore({})
     const a = createLocalApp({ pack: existing(), store, instance: 'a' })
