@@ -1,4 +1,4 @@
-/** What stops or dies behind nginx, which checks nobody: it learns by requests that fail. */
+/** How nginx finds a session's instance, and what comes of it when that is gone. */
 import {
   afterAll,
   afterEach,
@@ -10,18 +10,10 @@ import {
   onTestFinished,
 } from 'vitest'
 import { ResilientClient } from '../../client/resilient-client.ts'
-import {
-  callsThatSpeak,
-  expectNoFault,
-  listenersOf,
-  listenThrough,
-  stockCallers,
-  underChaos,
-} from '../support/chaos.ts'
 import { get } from '../support/client.ts'
 import { startFleet, type Fleet } from '../support/fleet.ts'
 import { callTool, openSession, send, toolCall, until, type Fetch } from '../support/mcp.ts'
-import { DOORS, startNginx, type Door, type Nginx } from '../support/nginx.ts'
+import { startNginx, type Door, type Nginx } from '../support/nginx.ts'
 import { openHandle, runTool } from '../support/stateless.ts'
 
 let fleet: Fleet
@@ -34,26 +26,6 @@ beforeAll(async () => {
 beforeEach(() => fleet.allAre('UP'))
 afterEach(() => nginx.stop())
 afterAll(() => fleet.stop())
-
-describe('stock clients', () => {
-  it.each(DOORS)('notice no instance that is killed, and none that drains: %s', async (door) => {
-    nginx = await before(door)
-    const callers = await stockCallers(through(), 10)
-    const listeners = await listenersOf(through(), 2)
-    const disturbed = (async () => {
-      await replaced('mcp-server-1', 'SIGKILL')
-      await replaced('mcp-server-2', 'SIGTERM')
-    })()
-    const [report, { faults }] = await Promise.all([
-      underChaos(callers, () => disturbed),
-      listenThrough(listeners, callsThatSpeak(2, 1), () => disturbed),
-    ])
-    await Promise.all([...callers, ...listeners].map((client) => client.close()))
-    expectNoFault(report)
-    // Streamed calls go on elsewhere, once their clients have resumed them: each event once and in order.
-    expect(faults).toEqual([])
-  })
-})
 
 describe('behind nginx', () => {
   it('the hash of a session finds its instance, whatever the revision', async () => {
@@ -130,27 +102,9 @@ describe('behind nginx', () => {
   })
 })
 
-/** The fleet, as whoever comes through nginx sees it. */
-function through(): Fleet {
-  return { ...fleet, url: nginx.url, fetch: nginx.fetch }
-}
-
 function before(door: Door, change?: (config: string) => string): Promise<Nginx> {
   const servers = fleet.map().instances.map(({ url }) => url)
   return startNginx(door, servers, change)
-}
-
-/** Stops an instance, and waits until another process is ready in its place. */
-async function replaced(name: string, signal: NodeJS.Signals): Promise<void> {
-  const old = fleet.pid(name)
-  const { url } = fleet.map().instances.find(({ id }) => id === name) ?? {}
-  fleet.signal(name, signal)
-  const isReady = (): Promise<boolean> =>
-    fetch(`${url}/ready`).then(
-      ({ ok }) => ok && fleet.pid(name) !== old,
-      () => false,
-    )
-  await until(isReady, Boolean)
 }
 
 /** The instances that serve ten increments, which are answered right. */
