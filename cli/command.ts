@@ -16,6 +16,8 @@ export interface Asked {
 
 export interface Terminal {
   readonly env: NodeJS.ProcessEnv
+  /** Where one is. */
+  readonly folder: string
   readonly print: (text: string) => void
   readonly complain: (text: string) => void
   readonly hasColours: boolean

@@ -9,7 +9,8 @@ import { coloured } from './table.ts'
 
 /** Checks the server, and what is set in this environment; 1 if anything is wrong. */
 export async function doctor({ operator, url, json, terminal }: Asked): Promise<number> {
-  const checked = { url, env: terminal.env }
+  const { env, folder } = terminal
+  const checked = { url, env, folder }
   const checks = [checkServer(operator), checkSettings, checkRedis, checkHaproxy, checkWorker]
   const findings: Finding[] = []
   for (const check of checks) {

@@ -13,6 +13,8 @@ export interface Checked {
   readonly url: string
   /** The settings, as an instance would have them. */
   readonly env: NodeJS.ProcessEnv
+  /** Where a Worker's configuration may be. */
+  readonly folder: string
 }
 
 /** Says things about one matter. */

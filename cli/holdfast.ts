@@ -7,6 +7,7 @@ const { stdout } = process
 stdout.on('error', () => process.exit(0))
 process.exitCode = await run(process.argv.slice(2), {
   env: process.env,
+  folder: process.cwd(),
   print: (text) => void stdout.write(`${text}\n`),
   complain: (text) => console.error(text),
   // Which NO_COLOR can forbid.

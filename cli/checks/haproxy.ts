@@ -36,7 +36,7 @@ function settingsOf(env: NodeJS.ProcessEnv): Settings {
 }
 
 function checkProgram(file: string, env: NodeJS.ProcessEnv): readonly Finding[] {
-  const { stdout, error } = spawnSync('haproxy', ['-v'], { encoding: 'utf8' })
+  const { stdout, error } = spawnSync('haproxy', ['-v'], { encoding: 'utf8', env })
   if (error !== undefined) {
     return [warning('it is not installed here, so it was not asked whether it takes its file')]
   }

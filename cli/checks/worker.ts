@@ -1,4 +1,5 @@
 import { existsSync } from 'node:fs'
+import { join } from 'node:path'
 import { isLoopback, parseConfig } from '../../mcp/config.ts'
 import { messageOf } from '../../mcp/errors.ts'
 import { findingsAbout, type Check, type Finding } from '../findings.ts'
@@ -11,10 +12,10 @@ const LEAST_DATE = '2026-10-20'
 const FLAGS = ['enable_request_signal', 'request_signal_passthrough']
 
 /** That the Worker in this folder would find what it needs when it is deployed. */
-export const checkWorker: Check = async () => {
-  const file = FILES.find((name) => existsSync(name))
+export const checkWorker: Check = async ({ folder }) => {
+  const file = FILES.find((name) => existsSync(join(folder, name)))
   if (file === undefined) return []
-  const read = await readConfig(file)
+  const read = await readConfig(folder, file)
   return 'kind' in read ? [read] : [...checkPlatform(file, read), ...checkVars(file, read.vars)]
 }
 
@@ -27,11 +28,11 @@ interface WorkerConfig {
 }
 
 /** By wrangler itself, which whoever deploys has. */
-async function readConfig(file: string): Promise<WorkerConfig | Finding> {
+async function readConfig(folder: string, file: string): Promise<WorkerConfig | Finding> {
   const wrangler = await import('wrangler').catch(() => undefined)
   if (wrangler === undefined) return warning(`${file} was not checked: wrangler is not installed`)
   try {
-    return wrangler.unstable_readConfig({ config: file }, { hideWarnings: true })
+    return wrangler.unstable_readConfig({ config: join(folder, file) }, { hideWarnings: true })
   } catch (error) {
     const [first = ''] = messageOf(error).split('\n')
     return problem(`${file} can't be read: ${first}`)

@@ -14,6 +14,7 @@ export async function holdfast(args: readonly string[], env: Env = {}): Promise<
   const err: string[] = []
   const code = await run([...args], {
     env: { PATH: process.env['PATH'], ...env },
+    folder: '/',
     print: (text) => out.push(`${text}\n`),
     complain: (text) => err.push(`${text}\n`),
     hasColours: false,
