@@ -32,7 +32,7 @@ import { refusalOf } from './refusal.ts'
 import type { Answer, Attempt, Post, SessionRound, StateOf } from './router.ts'
 import { createRoundCall } from './round-call.ts'
 import { runRound } from './round.ts'
-import { REVISIONS } from './revisions.ts'
+import { asSpoken, REVISIONS } from './revisions.ts'
 import { createServer, resultOf, type ServerHost } from './server.ts'
 import { settingsChange } from './settings.ts'
 import type { JsonObject, SessionState } from './state.ts'
@@ -109,10 +109,7 @@ export class SessionRuntime {
     { principal, source }: Pick<Post, 'principal' | 'source'>,
   ): Promise<RpcOutcome> {
     await this.#connect()
-    const { protocolVersion: asked } = request.params
-    // A server of somebody else's may know earlier ones.
-    const protocolVersion = REVISIONS.includes(asked) ? asked : REVISIONS[0]
-    const initialize = { ...request.params, protocolVersion } as JsonObject
+    const initialize = asSpoken(request.params) as JsonObject
     const outcome = await this.#transport.ask('initialize', initialize)
     const standalone = createStreamId()
     await this.#session.begin({ principal, source, initialize, standalone })
@@ -256,19 +253,15 @@ export class SessionRuntime {
   }
 
   #run(exchange: Exchange): void {
+    const { request } = exchange
     const { pack, detach } = this.#options
     const begin = (run: number) => {
       this.#exchanges.add(exchange, run)
-      const closeSSEStream = (): void => void exchange.openStream().then(detach, () => undefined)
-      return { closeSSEStream }
+      return { closeSSEStream: () => void exchange.openStream().then(detach, () => undefined) }
     }
-    const record = (run: number) => exchange.openStream(run)
     // What a tool of somebody else's does nobody knows, so the call is on record before it does it.
-    this.#transport.receiveRequest(
-      exchange.request,
-      begin,
-      isForeign(exchange.request, pack) ? record : undefined,
-    )
+    const first = isForeign(request, pack) ? (run: number) => exchange.openStream(run) : undefined
+    this.#transport.receiveRequest(request, begin, first)
   }
 
   async #rerun(exchange: Exchange): Promise<void> {
