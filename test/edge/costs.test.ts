@@ -26,7 +26,7 @@ describe('what a session costs', () => {
     expect(await rowsOf(session)).toEqual(['session'])
   })
 
-  it('is a row in the index when it tells of itself, and there six rows a minute for all', async () => {
+  it('is a row in the index when it tells of itself, and there a row each ten seconds for all', async () => {
     const [shard] = shards(places)
     const written = await countWrites(SHARD)
     await shard?.tell(report(0))
