@@ -2,8 +2,12 @@ import type { Config } from '../mcp/config.ts'
 import type { Clock } from '../mcp/session/clock.ts'
 import { createMemoryStore } from '../mcp/session/memory-store.ts'
 import type { SessionStore } from '../mcp/session/store.ts'
+import type { BoardStore } from './board-store.ts'
 import { createLocalCensus, createRedisCensus, type CountingCensus } from './census.ts'
 import { createDeadline } from './deadline.ts'
+import { createMemoryBoard } from './memory-board.ts'
+import { overhear, type Overheard } from './overhear.ts'
+import { createRedisBoard } from './redis-board.ts'
 import {
   COMMAND_MS,
   connectRedis,
@@ -20,6 +24,9 @@ export interface BackingStore {
   readonly ping: () => Promise<boolean>
   /** Unset: no other process shares the store. */
   readonly peers?: RedisPeers
+  /** What operators see of all processes that share the store. */
+  readonly board: BoardStore
+  readonly news: Pick<Overheard, 'peers' | 'listen'>
   readonly close: () => void
 }
 
@@ -44,8 +51,11 @@ export async function openStore(options: BackingStoreOptions): Promise<BackingSt
   const counting = { ttlMs, now, limits, touchMs: TOUCH_MS }
   if (own !== undefined || redis === undefined) {
     const kept = { ...record, ttlMs, now, standaloneTail: STANDALONE_TAIL }
+    const { store, ...news } = overhear(own ?? createMemoryStore(kept))
     return {
-      store: own ?? createMemoryStore(kept),
+      store,
+      news,
+      board: createMemoryBoard({ ttlMs, now }),
       census: createLocalCensus(counting),
       ping: () => Promise.resolve(true),
       close: () => undefined,
@@ -57,10 +67,13 @@ export async function openStore(options: BackingStoreOptions): Promise<BackingSt
   const timed = withDeadline(commands, within)
   const store = createRedisStore(timed, { ...record, ttlMs, now })
   const { replicas, replicasWithinMs: withinMs } = redis
+  const peers = new RedisPeers(timed, subscriber, clock)
   return {
     store: replicas === 0 ? store : onReplicas(store, { replicas, withinMs, lineOf }),
     census: createRedisCensus(timed, counting),
-    peers: new RedisPeers(timed, subscriber, clock),
+    peers,
+    board: createRedisBoard(timed, ttlMs),
+    news: { peers, listen: (id, hear) => peers.overhear(id, hear) },
     ping: () =>
       within(ping()).then(
         () => true,

@@ -53,9 +53,18 @@ export class RedisPeers implements Peers, Relay {
   }
 
   listen(id: SessionId, hear: (news: News) => void): () => void {
+    return this.#listen(id, hear, this.#self)
+  }
+
+  /** The same, and what this process says of itself. */
+  overhear(id: SessionId, hear: (news: News) => void): () => void {
+    return this.#listen(id, hear, '')
+  }
+
+  #listen(id: SessionId, hear: (news: News) => void, self: string): () => void {
     const channel = sessionKey(id)
     const onMessage = (message: string): void => {
-      const news = parseNews(message, this.#self)
+      const news = parseNews(message, self)
       if (news !== undefined) hear(news)
     }
     const state = { wanted: true, subscribed: false }
@@ -130,10 +139,16 @@ export class RedisPeers implements Peers, Relay {
     void this.#inTurn(EVERYBODY, () => this.#subscriber.sSubscribe(EVERYBODY, act))
   }
 
-  /** Gives up all leases at once: others go on with the calls that run here. */
+  /** Keeps no leases any more, and gives up those that it has. */
   async stop(): Promise<void> {
     this.#stopped = true
+    await this.handOver()
+  }
+
+  /** Gives up all leases at once: others go on with the calls that run here. */
+  async handOver(): Promise<void> {
     const expired = Array.from(this.#held, (value) => ({ score: 0, value }))
+    this.#held.clear()
     if (expired.length > 0) await this.#redis.zAdd(LEASES, expired).catch(() => undefined)
   }
 

@@ -1,19 +1,29 @@
+import { readFileSync } from 'node:fs'
 import { flushCompileCache } from 'node:module'
 import type { AddressInfo } from 'node:net'
 import type { HttpBindings } from '@hono/node-server'
 import { isLoopback, parseConfig, type Config } from '../mcp/config.ts'
 import { createApp } from '../mcp/http/app.ts'
-import { anonymous, bearer, resourceMetadata, type Authenticate } from '../mcp/http/auth.ts'
+import {
+  anonymous,
+  bearer,
+  operators,
+  resourceMetadata,
+  type Authenticate,
+} from '../mcp/http/auth.ts'
 import { StatelessServer } from '../mcp/http/stateless.ts'
 import { createLog, type Log } from '../mcp/log.ts'
+import type { Meter } from '../mcp/meter.ts'
 import type { Clock } from '../mcp/session/clock.ts'
 import { LocalRouter } from '../mcp/session/local-router.ts'
 import type { SessionStore } from '../mcp/session/store.ts'
 import type { Pack } from '../mcp/session/tool.ts'
 import { openStore, type BackingStore } from './backing-store.ts'
+import { createBoard, type OnBoard } from './board.ts'
 import { createDrain } from './drain.ts'
 import { listen } from './listen.ts'
 import { collectGarbage } from './memory.ts'
+import { createMetrics } from './metrics.ts'
 import { parseNodeConfig, type NodeConfig } from './node-config.ts'
 import { createSessionIds } from './session-ids.ts'
 
@@ -59,14 +69,24 @@ export async function createNodeServer(options: NodeServerOptions): Promise<Node
   const log = createLog(write, instance)
   const authenticate = authenticator(config, host)
   const backing = await openStore({ ...config, own, redis, clock })
-  const { app, drain } = createInstance(pack, { config, node, log, authenticate, backing })
+  const { app, drain, board, stopping } = createInstance(pack, {
+    config,
+    node,
+    log,
+    authenticate,
+    backing,
+  })
+  // It may be that it is to take no calls.
+  await board.start()
   const server = await listen(app, { host, port, ...config.limits })
   log({ event: 'started', auth: config.auth === undefined ? 'none' : 'bearer' })
   return {
     instance,
     url: `http://${host}:${(server.address() as AddressInfo).port}/mcp`,
     async close() {
+      stopping.abort()
       await drain.begin(server)
+      await board.stop()
       backing.close()
     },
   }
@@ -80,31 +100,30 @@ interface Parts {
   readonly backing: BackingStore
 }
 
-function createInstance(pack: Pack, { config, node, log, authenticate, backing }: Parts) {
-  const { instance, secrets, maxLive, liveIdleMs, routerKeyHeader } = node
-  const { store, census, ping, peers } = backing
+function createInstance(pack: Pack, parts: Parts) {
+  const { config, node, authenticate, backing } = parts
+  const { instance, secrets, routerKeyHeader } = node
+  const { census, ping, peers } = backing
+  const { board, metrics, log, meter } = createLookout(pack, parts, {
+    activity: () => router.activity,
+    isDraining: () => drain.isDraining(),
+    end: (id) => router.end(id),
+    drained: (isDrained) => drain.set(isDrained),
+  })
   const status = { startedAt: clock.now(), countSessions: () => census.count() }
-  const served = { pack, instance, clock, log, status }
+  const served = { pack, instance, clock, log, meter, status }
   const router = new LocalRouter({
     ...served,
-    store,
+    ...node,
+    store: backing.store,
     census,
+    onlooker: board.onlooker,
     ids: createSessionIds(secrets),
     limits: config.runtime,
-    maxLive,
-    liveIdleMs,
     onQuiet: collectGarbage,
-    ...(peers && { peers }),
+    peers: backing.news.peers,
   })
-  const detach = (): void => {
-    router.detach('all')
-    stateless.dismiss()
-  }
-  const drain = createDrain({ ...node, clock, router, detach, handOver: () => peers?.stop() })
-  peers?.start(
-    (call) => router.takeOver(call),
-    () => !drain.isDraining(),
-  )
+  const stopping = new AbortController()
   const stateless = new StatelessServer({
     ...config,
     ...served,
@@ -114,12 +133,32 @@ function createInstance(pack: Pack, { config, node, log, authenticate, backing }
     relay: peers,
     tellsHeld: routerKeyHeader !== undefined,
   })
+  const drain = createDrain({
+    ...node,
+    clock,
+    router,
+    detach(which) {
+      router.detach(which)
+      stateless.dismiss()
+    },
+    handOver: () => peers?.handOver(),
+    stop: () => peers?.stop(),
+  })
+  peers?.start(
+    (call) => router.takeOver(call),
+    () => !drain.isDraining(),
+  )
   const app = createApp({
     ...config,
     router,
     stateless,
     authenticate,
     metadata: config.auth && resourceMetadata(config.auth),
+    operator: board,
+    authenticateOperator: operators(config.auth, clock),
+    dashboard: DASHBOARD,
+    metrics,
+    stopping: stopping.signal,
     instance,
     clock,
     log,
@@ -128,8 +167,33 @@ function createInstance(pack: Pack, { config, node, log, authenticate, backing }
     reachesStore: ping,
     isDraining: drain.isDraining,
   })
-  return { app, drain }
+  return { app, drain, board, stopping }
 }
+
+/** What operators see, and what is told to it. */
+function createLookout({ version = '0' }: Pack, parts: Parts, own: OnBoard) {
+  const { config, node, backing } = parts
+  const { instance } = node
+  const board = createBoard({
+    instance,
+    topology: backing.peers === undefined ? 'node' : 'fleet',
+    clock,
+    ttlMs: config.ttlMs,
+    store: backing.board,
+    listen: backing.news.listen,
+    countSessions: () => backing.census.count(),
+    own,
+  })
+  const metrics = createMetrics({ instance, version, ...own })
+  const log = metrics.counted(board.counted(parts.log))
+  const meter: Meter = (measured) => {
+    board.meter(measured)
+    metrics.meter(measured)
+  }
+  return { board, metrics: metrics.text, log, meter }
+}
+
+const DASHBOARD = readFileSync(new URL('../dashboard/index.html', import.meta.url), 'utf8')
 
 /** What keeps the process alive is that it listens, and no timer. */
 const clock: Clock = {

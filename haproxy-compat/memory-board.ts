@@ -1,0 +1,74 @@
+import type { SessionName } from '../mcp/operator.ts'
+import {
+  SHOWN_FAILOVERS,
+  SHOWN_SESSIONS,
+  type BoardStore,
+  type Instance,
+  type Look,
+  type Report,
+  type Session,
+  type SessionReport,
+} from './board-store.ts'
+
+const MOST_SESSIONS = 1000
+
+/** The board of one process alone. */
+export function createMemoryBoard({
+  ttlMs,
+  now,
+}: {
+  ttlMs: number
+  now: () => number
+}): BoardStore {
+  /** Those used last come last. */
+  const sessions = new Map<SessionName, Session>()
+  let instance: Instance | undefined
+  let failovers: Look['failovers'] = []
+  let drained = false
+
+  function take(report: Report, { name, calls, streams, running, use }: SessionReport): void {
+    const known = sessions.get(name)
+    const first = use && { ...use, name, holder: report.instance, calls: 0, busy: {} }
+    const before = known ?? first
+    if (before === undefined) return
+    const openedAt = Math.min(before.openedAt, use?.openedAt ?? Infinity)
+    const busy = { [report.instance]: { run: report.run, streams, running } }
+    if (use !== undefined) sessions.delete(name)
+    sessions.set(name, { ...before, ...use, openedAt, calls: before.calls + calls, busy })
+  }
+
+  return {
+    async report(report) {
+      instance = { ...report.shown, name: report.instance, reportedAt: now() }
+      // What it restores was never elsewhere: all there is to tell are calls that were gone on with.
+      const taken = report.failovers.filter(({ kind }) => kind === 'taken_over')
+      const shown = taken.map(({ name: _, ...failover }) => {
+        return { ...failover, instance: report.instance, from: report.instance }
+      })
+      failovers = [...shown.toReversed(), ...failovers].slice(0, SHOWN_FAILOVERS)
+      for (const seen of report.sessions) take(report, seen)
+      for (const name of report.ended) sessions.delete(name)
+      for (const [name, { usedAt }] of sessions) {
+        if (usedAt > now() - ttlMs && sessions.size <= MOST_SESSIONS) break
+        sessions.delete(name)
+      }
+      return { drained }
+    },
+    async look() {
+      return {
+        at: now(),
+        instances: instance === undefined ? [] : [instance],
+        sessions: [...sessions.values()].slice(-SHOWN_SESSIONS).toReversed(),
+        total: sessions.size,
+        failovers,
+      }
+    },
+    find: async (name) => sessions.get(name)?.id,
+    async drain(name, isDrained) {
+      if (name !== instance?.name) return false
+      drained = isDrained
+      return true
+    },
+    leave: async () => undefined,
+  }
+}
