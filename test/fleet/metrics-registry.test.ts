@@ -96,6 +96,8 @@ describe('docs/monitoring.md', () => {
     const { text } = await create().text()
     const there = Array.from(text.matchAll(/^# TYPE (holdfast_\w+) /gm), ([, name = '']) => name)
     expect(firstCells('Metrics').toSorted()).toEqual(there.toSorted())
+    const named = docs.match(/\bholdfast_[a-z_]+/g) ?? []
+    expect(named.filter((name) => !there.includes(name.replace(/_bucket$/, '')))).toEqual([])
   })
 
   it('has a row for each event of the log', () => {
