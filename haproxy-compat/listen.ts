@@ -5,8 +5,11 @@ import type { Hono } from 'hono'
 import { ServerError } from '../mcp/errors.ts'
 import { errorResponse } from '../mcp/http/responses.ts'
 
-/** Has `app` served over HTTP, with bounds on what a request may be before the app sees it. */
-export async function listen({ fetch }: Hono, { host: hostname, port, maxHeaders }: Listening) {
+/** Has `fetch` served over HTTP, with bounds on what a request may be before the app sees it. */
+export async function listen(
+  fetch: Hono['fetch'],
+  { host: hostname, port, maxHeaders }: Listening,
+) {
   const serverOptions = {
     ServerResponse: WholeResponse,
     maxHeaderSize: MAX_HEAD_BYTES,

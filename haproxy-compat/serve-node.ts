@@ -26,6 +26,7 @@ import { collectGarbage } from './memory.ts'
 import { createMetrics } from './metrics.ts'
 import { parseNodeConfig, type NodeConfig } from './node-config.ts'
 import { createSessionIds } from './session-ids.ts'
+import { createTracing } from './tracing.ts'
 
 export interface NodeServerOptions extends Pack {
   /** Where sessions are kept; unset: in Redis with the setting `REDIS_URL`, else in this process. */
@@ -69,7 +70,8 @@ export async function createNodeServer(options: NodeServerOptions): Promise<Node
   const log = createLog(write, instance)
   const authenticate = authenticator(config, host)
   const backing = await openStore({ ...config, own, redis, clock })
-  const { app, drain, board, stopping } = createInstance(pack, {
+  const tracing = createTracing(instance)
+  const { app, drain, board, stopping } = createInstance(tracing.pack(pack), {
     config,
     node,
     log,
@@ -78,7 +80,7 @@ export async function createNodeServer(options: NodeServerOptions): Promise<Node
   })
   // It may be that it is to take no calls.
   await board.start()
-  const server = await listen(app, { host, port, ...config.limits })
+  const server = await listen(tracing.fetch(app.fetch), { host, port, ...config.limits })
   log({ event: 'started', auth: config.auth === undefined ? 'none' : 'bearer' })
   return {
     instance,
