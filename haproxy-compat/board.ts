@@ -5,10 +5,10 @@ import type { Clock } from '../mcp/session/clock.ts'
 import type { SessionId } from '../mcp/session/ids.ts'
 import type { Activity, Onlooker } from '../mcp/session/onlooker.ts'
 import type { BoardStore, Instance, Look, Session } from './board-store.ts'
-import { createGathering } from './gathering.ts'
+import { createGathering, type Gathering } from './gathering.ts'
 import { happeningsOf } from './happenings.ts'
 import type { Listen } from './overhear.ts'
-import { createVitals } from './vitals.ts'
+import { createVitals, type Vitals } from './vitals.ts'
 
 export interface BoardOptions {
   readonly instance: string
@@ -54,37 +54,16 @@ const FRESH_MS = 500
  */
 export function createBoard(options: BoardOptions): Board {
   const { instance, clock, store, listen, own } = options
-  const startedAt = clock.now()
   const now = (): number => clock.now()
   const gathering = createGathering(now)
-  const vitals = createVitals(startedAt)
+  const vitals = createVitals(now())
   let wasDrained = false
-  let stopNext = (): void => undefined
-  let stopped = false
   let seen: { readonly at: number; readonly overview: Promise<Overview> } | undefined
 
   function apply(isDrained: boolean): void {
     if (isDrained === wasDrained) return
     wasDrained = isDrained
     own.drained(isDrained)
-  }
-
-  async function report(): Promise<void> {
-    const current = own.activity()
-    const state = own.isDraining() ? 'draining' : 'ready'
-    const shown = { state, ...vitals.read(current) } as const
-    const gathered = await gathering.take(current)
-    try {
-      const { drained } = await store.report({ instance, run: startedAt, shown, ...gathered.told })
-      apply(drained)
-    } catch {
-      // The store is away: what is known now is told when it is back.
-      gathering.giveBack(gathered)
-    }
-  }
-
-  function plan(): void {
-    if (!stopped) stopNext = clock.timer(REPORT_MS, () => void report().finally(plan))
   }
 
   async function look(): Promise<Overview> {
@@ -100,15 +79,7 @@ export function createBoard(options: BoardOptions): Board {
       gathering.logged(event)
       log(event)
     },
-    async start() {
-      await report()
-      plan()
-    },
-    async stop() {
-      stopped = true
-      stopNext()
-      await store.leave(instance).catch(() => undefined)
-    },
+    ...createReports(options, gathering, vitals, apply),
     overview() {
       if (seen === undefined || now() - seen.at >= FRESH_MS) seen = { at: now(), overview: look() }
       return seen.overview
@@ -125,6 +96,47 @@ export function createBoard(options: BoardOptions): Board {
       if (!(await store.drain(name, isDrained))) return false
       if (name === instance) apply(isDrained)
       return true
+    },
+  }
+}
+
+/** Puts up what is gathered, once a second. */
+function createReports(
+  { instance, clock, store, own }: BoardOptions,
+  gathering: Gathering,
+  vitals: Vitals,
+  drained: (isDrained: boolean) => void,
+): Pick<Board, 'start' | 'stop'> {
+  let stopNext = (): void => undefined
+  let stopped = false
+
+  async function report(): Promise<void> {
+    const activity = own.activity()
+    const state = own.isDraining() ? 'draining' : 'ready'
+    const shown = { state, ...vitals.read(activity) } as const
+    const gathered = await gathering.take(activity)
+    try {
+      const answer = await store.report({ instance, run: shown.startedAt, shown, ...gathered.told })
+      drained(answer.drained)
+    } catch {
+      // The store is away: what is known now is told when it is back.
+      gathering.giveBack(gathered)
+    }
+  }
+
+  function plan(): void {
+    if (!stopped) stopNext = clock.timer(REPORT_MS, () => void report().finally(plan))
+  }
+
+  return {
+    async start() {
+      await report()
+      plan()
+    },
+    async stop() {
+      stopped = true
+      stopNext()
+      await store.leave(instance).catch(() => undefined)
     },
   }
 }

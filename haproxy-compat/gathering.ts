@@ -129,16 +129,18 @@ async function reportOf(id: SessionId, noted: Noted, busy = QUIET): Promise<Sess
 }
 
 function shown({ principal, initialize }: SessionRecord) {
-  const { protocolVersion, clientInfo } = initialize
-  const { name, version } = (clientInfo ?? {}) as {
-    readonly name?: unknown
-    readonly version?: unknown
-  }
+  // It was looked at when the session began.
+  const { protocolVersion, clientInfo } = initialize as unknown as Initialize
   return {
     principal: principal.slice(0, SHOWN_OF_PRINCIPAL),
-    client: `${name} ${version}`.slice(0, SHOWN_OF_CLIENT),
-    revision: String(protocolVersion).slice(0, SHOWN_OF_PRINCIPAL),
+    client: `${clientInfo.name} ${clientInfo.version}`.slice(0, SHOWN_OF_CLIENT),
+    revision: protocolVersion.slice(0, SHOWN_OF_PRINCIPAL),
   }
+}
+
+interface Initialize {
+  readonly protocolVersion: string
+  readonly clientInfo: { readonly name: string; readonly version: string }
 }
 
 /** What went on elsewhere, or here again. */

@@ -42,8 +42,8 @@ export function createMemoryBoard({
       instance = { ...report.shown, name: report.instance, reportedAt: now() }
       // What it restores was never elsewhere: all there is to tell are calls that were gone on with.
       const taken = report.failovers.filter(({ kind }) => kind === 'taken_over')
-      const shown = taken.map(({ name: _, ...failover }) => {
-        return { ...failover, instance: report.instance, from: report.instance }
+      const shown = taken.map(({ at, kind, id, tookMs }) => {
+        return { at, kind, id, tookMs, instance: report.instance, from: report.instance }
       })
       failovers = [...shown.toReversed(), ...failovers].slice(0, SHOWN_FAILOVERS)
       for (const seen of report.sessions) take(report, seen)

@@ -20,7 +20,7 @@ import type { SessionStore } from '../mcp/session/store.ts'
 import type { Pack } from '../mcp/session/tool.ts'
 import { openStore, type BackingStore } from './backing-store.ts'
 import { createBoard, type OnBoard } from './board.ts'
-import { createDrain } from './drain.ts'
+import { createDrain, type Drain } from './drain.ts'
 import { listen } from './listen.ts'
 import { collectGarbage } from './memory.ts'
 import { createMetrics } from './metrics.ts'
@@ -135,17 +135,7 @@ function createInstance(pack: Pack, parts: Parts) {
     relay: peers,
     tellsHeld: routerKeyHeader !== undefined,
   })
-  const drain = createDrain({
-    ...node,
-    clock,
-    router,
-    detach(which) {
-      router.detach(which)
-      stateless.dismiss()
-    },
-    handOver: () => peers?.handOver(),
-    stop: () => peers?.stop(),
-  })
+  const drain = drainOf(node, router, stateless, peers)
   peers?.start(
     (call) => router.takeOver(call),
     () => !drain.isDraining(),
@@ -170,6 +160,25 @@ function createInstance(pack: Pack, parts: Parts) {
     isDraining: drain.isDraining,
   })
   return { app, drain, board, stopping }
+}
+
+function drainOf(
+  node: NodeConfig,
+  router: LocalRouter,
+  stateless: StatelessServer,
+  peers: BackingStore['peers'],
+): Drain {
+  return createDrain({
+    ...node,
+    clock,
+    router,
+    detach(which) {
+      router.detach(which)
+      stateless.dismiss()
+    },
+    handOver: () => peers?.handOver(),
+    stop: () => peers?.stop(),
+  })
 }
 
 /** What operators see, and what is told to it. */

@@ -149,7 +149,10 @@ async function live(options: AdminOptions): Promise<Response> {
 async function follow(name: string, options: AdminOptions): Promise<Response> {
   const stop = stopOf(options)
   const happenings = await options.operator.follow(name as SessionName, stop.signal)
-  if (happenings === undefined) throw sessionNotFound()
+  if (happenings === undefined) {
+    stop.abort()
+    throw sessionNotFound()
+  }
   async function* texts(events: typeof happenings): AsyncGenerator<string> {
     for await (const happening of events ?? []) yield told('happening', happening)
   }
