@@ -3,6 +3,7 @@ import {
   cpSync,
   mkdirSync,
   mkdtempSync,
+  readFileSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -43,13 +44,24 @@ export async function installPacked(): Promise<Installed> {
   }
 }
 
-/** Checks the types of `project`, those of its dependencies too. Throws with what is wrong. */
-export async function checkTypes(compiler: string, project: string): Promise<void> {
-  const tsc = resolve('node_modules', compiler, 'bin/tsc')
-  const flags = compiler === 'typescript' ? ['--singleThreaded'] : []
-  await run(process.execPath, [tsc, ...flags, '-p', project]).catch(
-    ({ stdout }: { stdout: string }) => {
-      throw new Error(stdout)
-    },
+/** Checks the types of `projects`, those of their dependencies too. Throws with what is wrong. */
+export async function checkTypes(
+  compiler: string,
+  folder: string,
+  types: readonly string[],
+  projects: readonly string[],
+): Promise<void> {
+  const { compilerOptions } = JSON.parse(
+    readFileSync(join(folder, 'shopping-list/tsconfig.json'), 'utf8'),
+  ) as { compilerOptions: object }
+  const include = projects.map((project) => `${project}/*.ts`)
+  const project = join(folder, `${compiler}-${projects.join('-')}.json`)
+  writeFileSync(
+    project,
+    JSON.stringify({ compilerOptions: { ...compilerOptions, types }, include }),
   )
+  const tsc = resolve('node_modules', compiler, 'bin/tsc')
+  await run(process.execPath, [tsc, '-p', project]).catch(({ stdout }: { stdout: string }) => {
+    throw new Error(stdout)
+  })
 }
