@@ -48,11 +48,11 @@ export class Sentinels<Client extends MasterClient> {
     this.#options = options
   }
 
-  /** Resolves when there is a master. */
+  /** Resolves when there is a master that can be reached. */
   async connect(): Promise<void> {
-    while (this.#master === undefined) {
+    while (this.#master?.client.isReady !== true) {
       await this.#look()
-      if (this.#master === undefined) await new Promise((resolve) => setTimeout(resolve, LOOK_MS))
+      await new Promise((resolve) => setTimeout(resolve, LOOK_MS))
     }
     this.#lookAgain()
   }

@@ -169,10 +169,17 @@ async function callerV2({ url }: Fleet): Promise<Caller> {
 }
 
 /** Clients that retry under a key of their own. */
-export async function resilientCallers({ url }: Fleet, count: number): Promise<Caller[]> {
+export async function resilientCallers(
+  { url }: { readonly url: string | readonly string[] },
+  count: number,
+): Promise<Caller[]> {
+  const all = [url].flat()
   return Promise.all(
-    Array.from({ length: count }, async () => {
-      const client = new ResilientClient({ name: 'chaos', version: '3' }, { urls: url })
+    Array.from({ length: count }, async (_, index) => {
+      // Each begins at another one.
+      const at = index % all.length
+      const urls = [...all.slice(at), ...all.slice(0, at)]
+      const client = new ResilientClient({ name: 'chaos', version: '3' }, { urls })
       await client.connect()
       return sdkCaller(client)
     }),
