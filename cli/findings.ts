@@ -8,7 +8,7 @@ export interface Finding {
 
 export type Check = (checked: Checked) => Promise<readonly Finding[]>
 
-export interface Checked {
+interface Checked {
   /** Of the server that is asked. */
   readonly url: string
   /** The settings, as an instance would have them. */

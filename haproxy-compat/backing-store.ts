@@ -38,7 +38,7 @@ export interface BackingStoreOptions extends Pick<Config, 'ttlMs' | 'record' | '
   readonly clock: Clock
 }
 
-export interface RedisOptions extends RedisSettings, Pick<ReplicaOptions, 'replicas'> {
+interface RedisOptions extends RedisSettings, Pick<ReplicaOptions, 'replicas'> {
   readonly replicasWithinMs: number
 }
 

@@ -39,7 +39,7 @@ export interface SessionReport {
 }
 
 /** What is known of a session by its use. */
-export interface Use {
+interface Use {
   readonly id: SessionId
   readonly principal: string
   readonly client: string

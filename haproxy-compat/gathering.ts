@@ -23,7 +23,7 @@ export interface Gathering extends Onlooker {
   giveBack(gathered: Gathered): void
 }
 
-export interface Gathered {
+interface Gathered {
   readonly told: Pick<Report, 'sessions' | 'ended' | 'failovers'>
   /** What it was made of. */
   readonly noted: readonly (readonly [SessionId, Noted])[]

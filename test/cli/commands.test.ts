@@ -176,7 +176,7 @@ describe('holdfast sessions', () => {
   it('gives machines all there is', async () => {
     const { stdout } = await ask('sessions list --json')
     expect(JSON.parse(stdout)).toEqual({ total: 203, latest: sessions })
-    expect(stdout).not.toMatch(/[\u001b\u009b]/)
+    expect(stdout).not.toMatch(/\p{Cc}(?<!\n)/u)
   })
 
   it.each(['2a00000000000003', '2a', 'id02', 'id02aaaa'])(

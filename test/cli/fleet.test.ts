@@ -23,7 +23,7 @@ interface Shown {
 }
 
 /** The session with that id, when it has been told of. */
-async function shown(id: string, isAsWanted = (_: Shown): boolean => true): Promise<Shown> {
+async function shown(id: string, isAsWanted: (one: Shown) => boolean = () => true): Promise<Shown> {
   const look = async (): Promise<Shown | undefined> => {
     const { latest } = JSON.parse((await ask('sessions list --json')).stdout) as { latest: Shown[] }
     return latest.find((session) => id.startsWith(session.id))

@@ -4,6 +4,6 @@ import { sessionStoreContract as contract, type UseStore } from '../../testing/s
 /** What every store must do, as tests of the one that `useStore` lends. */
 export function sessionStoreContract(store: string, useStore: UseStore): void {
   describe(`session store: ${store}`, () => {
-    for (const { name, check } of contract) it(name, () => check(useStore))
+    it.each(contract)('$name', (part) => part.check(useStore))
   })
 }

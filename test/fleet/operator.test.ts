@@ -43,7 +43,7 @@ describe('operators of a fleet', () => {
   /** What the board has of `session`, once that is `good`. */
   async function viewOf(
     session: string,
-    good = (_: Overview['sessions']['latest'][number]) => true,
+    good: (view: Overview['sessions']['latest'][number]) => boolean = () => true,
   ) {
     const find = async () =>
       (await overview()).sessions.latest.find(({ id }) => session.startsWith(id))
@@ -157,11 +157,11 @@ describe('operators of a fleet', () => {
     const [{ name: drained } = { name: '' }] = held.instances
     const streams = await Promise.all(sessions.slice(0, 10).map((session) => keepOpen(session)))
     const calls = sessions.slice(10, 16).map((session) => analyze(session))
-    let going = true
+    const stop = new AbortController()
     const failed: unknown[] = []
     const load = sessions.slice(16).map(async (session) => {
       let count = 1
-      while (going) {
+      while (!stop.signal.aborted) {
         const { counter } = await callTool(fleet.fetch, session, 'increment_counter')
         if (counter !== ++count) failed.push(`${count} calls and ${String(counter)}`)
       }
@@ -182,7 +182,7 @@ describe('operators of a fleet', () => {
         ),
       )
     }
-    going = false
+    stop.abort()
     await Promise.all(load)
     expect(failed).toEqual([])
     const served = await Promise.all(

@@ -23,6 +23,28 @@ it('the README walk-through of the fleet does as printed what it says', async ()
   expect(await Promise.all(ports.map(isFree))).not.toContain(false)
 })
 
+it('what is printed for who gets started with the edge works', async () => {
+  const output = await run(scriptsIn('docs/getting-started.md', 'The edge'))
+  expect(output).toContain('"name": "increment_counter"')
+  expect(output).toContain('"counter": 1')
+  expect(output).toContain('--dry-run: exiting now')
+})
+
+it('what is printed for who gets started with the fleet works', async () => {
+  const output = await run(scriptsIn('docs/getting-started.md', 'The fleet'))
+  expect(output).toMatch(/"instance": "mcp-server-[123]"/)
+  expect(output.match(/^mcp-server-[123]\s+ready/gm)).toHaveLength(3)
+})
+
+it('the fleet is run as printed: seen, drained, replaced, its keys rotated, copied, a session ended', async () => {
+  const output = await run(scriptsIn('docs/operations.md'))
+  const counters = [...output.matchAll(/"counter":(\d),"instance":"([\w-]+)"\},"isError"/g)]
+  expect(counters.map(([, counter]) => counter)).toEqual(['1', '2', '3', '4'])
+  expect(counters[1]?.[2]).not.toBe('mcp-server-1')
+  expect(output).toMatch(/Transfer finished with success|Write .* to/)
+  expect(output.match(/Session not found/g)).toHaveLength(1)
+})
+
 it('static tokens are set up as printed', async () => {
   const output = await run(scriptUnder('Who may call', 'docs/security.md'))
   expect(output.match(/\d{3}$/gm)).toEqual(['200', '401'])
@@ -55,6 +77,14 @@ it.each(['README.md', 'docs/measurements.md', 'docs/failure-modes.md', 'docs/sec
 function scriptUnder(heading: string, file = 'README.md'): string {
   const [, section = ''] = read(file).split(`\n## ${heading}\n`)
   return /```sh\n(.*?)```/s.exec(section)?.[1] ?? ''
+}
+
+/** All commands that a page, or one of its sections, has printed. */
+function scriptsIn(file: string, heading?: string): string {
+  const page = read(file)
+  const section =
+    heading === undefined ? page : page.split(`\n## ${heading}\n`)[1]?.split('\n## ')[0]
+  return [...(section ?? '').matchAll(/```sh\n(.*?)```/gs)].map(([, script]) => script).join('')
 }
 
 /** The counter goes on to 3, and the third time another instance says so. */

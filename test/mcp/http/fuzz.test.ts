@@ -59,7 +59,7 @@ it.each(FOUND)('refuses a request where %s', async (_what, request) => {
 
 it('refuses all of them alike from callers who do not say who they are', async () => {
   const tokens = [{ name: 'a', hash: new Uint8Array(32), scopes: [] }]
-  const nobody = bearer({ tokens, requiredScope: undefined }, systemClock)
+  const nobody = bearer({ tokens, requiredScope: undefined, adminScope: 'admin' }, systemClock)
   const scene = await setScene((request) =>
     request.headers.has('x-known') ? anonymous(request) : nobody(request),
   )
