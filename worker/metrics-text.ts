@@ -3,8 +3,8 @@ import type { Counters, ShardPage } from '../durable-objects/shard.ts'
 /** One line for each shard: one that was reset begins at 0 again, which a sum of them would hide. */
 const COUNTERS: readonly (readonly [name: string, help: string, of: keyof Counters])[] = [
   ['holdfast_calls_total', 'Requests of clients that have their answer', 'calls'],
-  ['holdfast_sessions_restored_total', 'Sessions that went on in another object', 'restored'],
-  ['holdfast_calls_taken_over_total', 'Calls that went on in another object', 'takenOver'],
+  ['holdfast_restores_total', 'Sessions that went on in another object', 'restored'],
+  ['holdfast_takeovers_total', 'Calls that went on in another object', 'takenOver'],
 ]
 
 /** What the index knows, as Prometheus reads it. */
