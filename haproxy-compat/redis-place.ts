@@ -7,7 +7,7 @@ export type RedisPlace =
   /** Several that each have a part of the keys; these tell where the others are. */
   | ({ readonly kind: 'cluster' } & Several)
 
-interface Several extends Login {
+export interface Several extends Login {
   readonly nodes: readonly [Address, ...Address[]]
 }
 

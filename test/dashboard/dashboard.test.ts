@@ -201,9 +201,14 @@ describe('the dashboard of a server that asks who calls', () => {
     await page.getByText('Not allowed').waitFor()
     await page.getByRole('button', { name: 'Try now' }).click()
     for (const token of ['client', 'operator']) {
-      await dialog.getByLabel('Token').fill(token)
-      // Waits for the next question, if there is one.
+      const field = page.locator('#token')
+      await field.fill(token)
       await page.keyboard.press('Enter')
+      // It has been taken; if it won't do, the next question has an empty field.
+      await until(
+        () => field.inputValue(),
+        (text) => text === '',
+      )
     }
     await isLive()
     await page.reload()

@@ -79,9 +79,14 @@ async function startWholeFleet(settings?: Settings): Promise<Topology> {
   }
 }
 
+/** What instances tell each other all the time is none. */
+export function isOfSession(text: string): boolean {
+  return text.includes('mcp:{') && !text.includes('mcp:{board}')
+}
+
 /** A line for each key of a session, with all that is in it: states, reply records, streams. */
 async function keptIn(redis: RedisClientType): Promise<string[]> {
-  const keys = (await redis.keys('mcp:{*')).toSorted()
+  const keys = (await redis.keys('mcp:{*')).filter(isOfSession).toSorted()
   return Promise.all(
     keys.map(async (key) => {
       const isHash = (await redis.type(key)) === 'hash'
