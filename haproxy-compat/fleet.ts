@@ -218,7 +218,7 @@ function writeWhole(file: string, text: string): void {
 function readSecret(file: string): string {
   mkdirSync(dirname(file), { recursive: true })
   if (!existsSync(file)) writeFileSync(file, randomBytes(32).toString('hex'), { mode: 0o600 })
-  return readFileSync(file, 'utf8')
+  return readFileSync(file, 'utf8').trim()
 }
 
 async function requireFree(port: number): Promise<void> {

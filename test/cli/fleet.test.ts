@@ -36,7 +36,7 @@ async function shown(id: string, isAsWanted: (one: Shown) => boolean = () => tru
 it('lists a session, shows it, follows it and ends it', async () => {
   const id = await openSession(fleet.fetch)
   const { instance } = await callTool(fleet.fetch, id, 'increment_counter')
-  const { name, holder } = await shown(id, ({ calls }) => calls >= 2)
+  const { name, holder } = await shown(id, ({ calls }) => calls === 1)
   expect(holder).toBe(instance)
   const { stdout } = await ask(`sessions show ${name.slice(0, 8)}`)
   expect(stdout).toMatch(new RegExp(`^session +${name}$`, 'm'))
