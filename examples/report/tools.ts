@@ -1,4 +1,4 @@
-import { defineTool, slot, type Call, type Pack } from 'holdfast'
+import { defineTool, slot, type Call, type JsonObject, type Pack } from 'holdfast'
 import * as z from 'zod'
 
 const SECTIONS = ['revenue', 'costs', 'people', 'outlook'] as const
@@ -14,7 +14,7 @@ const write = defineTool({
   name: 'write_report',
   description: 'Gathers the figures of a year, asks who the report is for, and keeps it.',
   input: z.strictObject({ year: z.int().min(2000).max(2100) }),
-  async run(call, { year }) {
+  async run(call, { year }): Promise<JsonObject> {
     const figures: Record<string, number> = {}
     for (const [index, section] of SECTIONS.entries()) {
       await call.progress(index, SECTIONS.length, `Gathering ${section}`)
