@@ -1,6 +1,6 @@
 import type { Log, LogEvent } from '../mcp/log.ts'
 import type { Meter } from '../mcp/meter.ts'
-import { nameOf, type Failover } from '../mcp/operator.ts'
+import { nameOf, shortId, shownOf, type Failover } from '../mcp/operator.ts'
 import type { SessionId } from '../mcp/session/ids.ts'
 import type { SessionRecord } from '../mcp/session/store.ts'
 import type { Places } from './places.ts'
@@ -8,7 +8,6 @@ import { forgetSession, tellIndex } from './session-index.ts'
 import type { Report } from './shard.ts'
 
 const PAUSE_MS = 60_000
-const MAX_CLIENT_CHARS = 80
 const FAILOVERS: Partial<Record<LogEvent['event'], Failover['kind']>> = {
   session_restored: 'restored',
   call_taken_over: 'taken_over',
@@ -87,15 +86,12 @@ export class Reports {
     return told
   }
 
-  async #view({ principal, initialize }: SessionRecord, usedAt: number) {
+  async #view(record: SessionRecord, usedAt: number) {
     const { session, instance, ttlMs } = this.#options
-    const { clientInfo, protocolVersion } = initialize as unknown as Initialize
     return {
       name: await nameOf(session),
-      id: session.slice(0, 8),
-      principal: principal.slice(0, 12),
-      client: `${clientInfo.name} ${clientInfo.version}`.slice(0, MAX_CLIENT_CHARS),
-      revision: protocolVersion,
+      id: shortId(session),
+      ...shownOf(record),
       holder: instance,
       openedAt: this.#openedAt,
       usedAt,
@@ -103,10 +99,4 @@ export class Reports {
       expiresAt: usedAt + ttlMs + PAUSE_MS,
     }
   }
-}
-
-/** What of it is shown. */
-interface Initialize {
-  readonly clientInfo: { readonly name: string; readonly version: string }
-  readonly protocolVersion: string
 }

@@ -1,6 +1,12 @@
 import type { Log, LogEvent } from '../mcp/log.ts'
 import type { Meter } from '../mcp/meter.ts'
-import type { InstanceView, Operator, Overview, SessionView } from '../mcp/operator.ts'
+import {
+  shortId,
+  type InstanceView,
+  type Operator,
+  type Overview,
+  type SessionView,
+} from '../mcp/operator.ts'
 import type { Clock } from '../mcp/session/clock.ts'
 import type { SessionId } from '../mcp/session/ids.ts'
 import type { Activity, Onlooker } from '../mcp/session/onlooker.ts'
@@ -166,8 +172,6 @@ function instanceView(instance: Instance, at: number): InstanceView {
   return at - instance.reportedAt > LOST_MS ? { ...instance, state: 'lost' } : instance
 }
 
-const SHOWN_OF_ID = 8
-
 /** Its id is cut here: whole, it does not leave the board. */
 function sessionView(
   session: Session,
@@ -181,7 +185,7 @@ function sessionView(
   )
   return {
     name,
-    id: id.slice(0, SHOWN_OF_ID),
+    id: shortId(id),
     principal,
     client,
     revision,

@@ -1,5 +1,5 @@
 import type { LogEvent } from '../mcp/log.ts'
-import { nameOf } from '../mcp/operator.ts'
+import { nameOf, shortId, shownOf } from '../mcp/operator.ts'
 import type { SessionId } from '../mcp/session/ids.ts'
 import type { Activity, Busy, Onlooker } from '../mcp/session/onlooker.ts'
 import type { SessionRecord } from '../mcp/session/store.ts'
@@ -10,9 +10,6 @@ import type { FailoverReport, Report, SessionReport } from './board-store.ts'
 const MOST_AT_ONCE = 500
 const MOST_WAITING = 2000
 const MOST_FAILOVERS = 50
-const SHOWN_OF_ID = 8
-const SHOWN_OF_PRINCIPAL = 12
-const SHOWN_OF_CLIENT = 100
 
 export interface Gathering extends Onlooker {
   /** What was put on record: a session that was restored, a call that was gone on with. */
@@ -124,23 +121,8 @@ async function tell(
 
 async function reportOf(id: SessionId, noted: Noted, busy = QUIET): Promise<SessionReport> {
   const { record, calls, openedAt, usedAt } = noted
-  const use = record && { id, ...shown(record), openedAt, usedAt }
+  const use = record && { id, ...shownOf(record), openedAt, usedAt }
   return { name: await nameOf(id), calls, ...busy, use }
-}
-
-function shown({ principal, initialize }: SessionRecord) {
-  // It was looked at when the session began.
-  const { protocolVersion, clientInfo } = initialize as unknown as Initialize
-  return {
-    principal: principal.slice(0, SHOWN_OF_PRINCIPAL),
-    client: `${clientInfo.name} ${clientInfo.version}`.slice(0, SHOWN_OF_CLIENT),
-    revision: protocolVersion.slice(0, SHOWN_OF_PRINCIPAL),
-  }
-}
-
-interface Initialize {
-  readonly protocolVersion: string
-  readonly clientInfo: { readonly name: string; readonly version: string }
 }
 
 /** What went on elsewhere, or here again. */
@@ -151,7 +133,7 @@ interface Elsewhere extends Omit<FailoverReport, 'name'> {
 function elsewhereOf(event: LogEvent, at: number): Elsewhere | undefined {
   if (event.event !== 'session_restored' && event.event !== 'call_taken_over') return undefined
   const kind = event.event === 'session_restored' ? 'restored' : 'taken_over'
-  const id = event.session.slice(0, SHOWN_OF_ID)
+  const id = shortId(event.session)
   return { at, kind, id, tookMs: event.tookMs, session: event.session as SessionId }
 }
 

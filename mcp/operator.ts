@@ -1,4 +1,6 @@
+import * as z from 'zod'
 import type { SessionId } from './session/ids.ts'
+import type { SessionRecord } from './session/store.ts'
 
 /** What the people who run a server see of it, and what they can do. */
 export interface Operator {
@@ -22,6 +24,32 @@ export async function nameOf(id: SessionId): Promise<SessionName> {
   const digits = Array.from(hash.subarray(0, 8), (byte) => byte.toString(16).padStart(2, '0'))
   return digits.join('') as SessionName
 }
+
+/** What is shown of a session id. */
+export function shortId(id: string): string {
+  return id.slice(0, 8)
+}
+
+const MAX_CLIENT_CHARS = 100
+
+/** What is shown of a session's record. */
+export function shownOf({
+  principal,
+  initialize,
+}: SessionRecord): Pick<SessionView, 'principal' | 'client' | 'revision'> {
+  const { clientInfo, protocolVersion } = shownParams.parse(initialize)
+  return {
+    principal: principal.slice(0, 12),
+    // A client may call itself what is no text, or be cut where it is none; JSON is not read alike then.
+    client: `${clientInfo.name} ${clientInfo.version}`.slice(0, MAX_CLIENT_CHARS).toWellFormed(),
+    revision: protocolVersion,
+  }
+}
+
+const shownParams = z.object({
+  protocolVersion: z.string(),
+  clientInfo: z.object({ name: z.string(), version: z.string() }),
+})
 
 /** A server at one moment. Plain data: it crosses machines. All times in milliseconds since the epoch. */
 export interface Overview {
