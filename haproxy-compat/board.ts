@@ -51,8 +51,6 @@ export interface Board extends Operator {
 
 const REPORT_MS = 1000
 const LOST_MS = 3000
-// However many look on, the board is read this often.
-const FRESH_MS = 500
 
 /**
  * What operators see of all instances, and do on them. Each one gathers what it knows off the way of its
@@ -64,7 +62,7 @@ export function createBoard(options: BoardOptions): Board {
   const gathering = createGathering(now)
   const vitals = createVitals(now())
   let wasDrained = false
-  let seen: { readonly at: number; readonly overview: Promise<Overview> } | undefined
+  let looking: Promise<Overview> | undefined
 
   function apply(isDrained: boolean): void {
     if (isDrained === wasDrained) return
@@ -87,8 +85,9 @@ export function createBoard(options: BoardOptions): Board {
     },
     ...createReports(options, gathering, vitals, apply),
     overview() {
-      if (seen === undefined || now() - seen.at >= FRESH_MS) seen = { at: now(), overview: look() }
-      return seen.overview
+      // However many ask at once, the board is read once.
+      looking ??= look().finally(() => (looking = undefined))
+      return looking
     },
     async end(name) {
       const id = await store.find(name)

@@ -46,9 +46,12 @@ export function shownOf({
   }
 }
 
+// Whatever a store may hold: what shows it must not fail.
 const shownParams = z.object({
-  protocolVersion: z.string(),
-  clientInfo: z.object({ name: z.string(), version: z.string() }),
+  protocolVersion: z.string().catch('?'),
+  clientInfo: z
+    .object({ name: z.string(), version: z.string() })
+    .catch({ name: '?', version: '?' }),
 })
 
 /** A server at one moment. Plain data: it crosses machines. All times in milliseconds since the epoch. */

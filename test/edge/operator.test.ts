@@ -5,6 +5,7 @@ import { countSessions, shardOf } from '../../durable-objects/session-index.ts'
 import { nameOf, type Happening, type Overview } from '../../mcp/operator.ts'
 import type { SessionId } from '../../mcp/session/ids.ts'
 import { BASE, callTool, openSession, readEvents, until } from '../support/mcp.ts'
+import { NAMES_TO_CUT } from '../support/operator.ts'
 import { bindings, edgeFetch as fetch, evict, places } from './support.ts'
 
 const MINUTE_MS = 60_000
@@ -33,6 +34,11 @@ describe('operators of the edge', () => {
       ['/admin/overview', `/admin/sessions/${view.name}`, '/metrics'].map(textOf),
     )
     expect(told.join()).not.toContain(session.slice(0, 9))
+  })
+
+  it.each(NAMES_TO_CUT)('see a client whose name is cut, or no text: %j', async (name, shown) => {
+    const session = await openSession(fetch, { name, version: '1' })
+    expect((await viewOf(session)).client).toBe(shown)
   })
 
   it('see its calls within a minute of use, and those with state are counted apart', async () => {

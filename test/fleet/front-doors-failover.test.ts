@@ -121,7 +121,8 @@ async function holdersOf(client: Fetch, session: string): Promise<Set<unknown>> 
 /** Answers all that a stream has brought, once it brings more. */
 function heardOn(response: Response): () => Promise<string> {
   const reader = response.body?.pipeThrough(new TextDecoderStream()).getReader()
-  onTestFinished(() => reader?.cancel())
+  // It may be broken by then: nginx goes first.
+  onTestFinished(() => reader?.cancel().catch(() => undefined))
   let text = ''
   return async () => {
     const { value } = (await reader?.read()) ?? {}

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vites
 import type { Overview } from '../../mcp/operator.ts'
 import { analysisTold, get, resuming, speakingCall, toldBy, type Told } from '../support/client.ts'
 import { startFleet, type Fleet } from '../support/fleet.ts'
+import { NAMES_TO_CUT } from '../support/operator.ts'
 import {
   callTool,
   collect,
@@ -69,6 +70,11 @@ describe('operators of a fleet', () => {
       expect(seen.sessions.total).toBeGreaterThanOrEqual(6)
       expect(seen.instances).toHaveLength(3)
     }
+  })
+
+  it.each(NAMES_TO_CUT)('see a client whose name is cut, or no text: %j', async (name, shown) => {
+    const session = await openSession(fleet.fetch, { name, version: '1' })
+    expect((await viewOf(session)).client).toBe(shown)
   })
 
   it('see streams and calls while they are there', async () => {

@@ -22,7 +22,7 @@ export interface Topology {
   readonly kept: () => Promise<readonly string[]>
   /** The processes that serve. */
   readonly pids: () => Promise<readonly (number | null)[]>
-  /** What the store was asked for while `act` ran; `undefined` where nobody can look. */
+  /** What the store was asked for of sessions while `act` ran; `undefined` where nobody can look. */
   readonly asked: (act: () => Promise<unknown>) => Promise<readonly string[] | undefined>
   /** How many requests have reached an instance; `undefined` where nothing is in front of it. */
   readonly passed: () => Promise<number | undefined>
@@ -69,7 +69,7 @@ async function startWholeFleet(settings?: Settings): Promise<Topology> {
       const { haproxy, redis: store, instances } = fleet.map()
       return Promise.resolve([haproxy, store, ...instances].map(({ pid }) => pid))
     },
-    asked: (act) => commandsDuring(redis, act),
+    asked: async (act) => (await commandsDuring(redis, act)).filter(isOfSession),
     passed: () => passedBy(fleet),
     logged: () => logsIn(fleet.folder),
     async stop() {
@@ -80,7 +80,7 @@ async function startWholeFleet(settings?: Settings): Promise<Topology> {
 }
 
 /** What instances tell each other all the time is none. */
-export function isOfSession(text: string): boolean {
+function isOfSession(text: string): boolean {
   return text.includes('mcp:{') && !text.includes('mcp:{board}')
 }
 
@@ -96,7 +96,7 @@ async function keptIn(redis: RedisClientType): Promise<string[]> {
   )
 }
 
-/** All commands that Redis gets meanwhile. Instances tell it all the time that they live. */
+/** All commands that Redis gets meanwhile. */
 async function commandsDuring(redis: RedisClientType, act: () => Promise<unknown>) {
   const commands: string[] = []
   const monitor = redis.duplicate()

@@ -107,7 +107,8 @@ async function run(script: string): Promise<string> {
   const shell = spawn('bash', ['-c', `set -m\n${script}`], { cwd: folder, detached: true })
   let output = ''
   for (const stream of [shell.stdout, shell.stderr]) stream.on('data', (text) => (output += text))
-  await once(shell, 'exit')
+  // Not `exit`: what it has started is to be gone too, with its ports.
+  await once(shell, 'close')
   rmSync(folder, { recursive: true })
   return output
 }

@@ -88,8 +88,12 @@ export async function endSession(fetch: Fetch, session: string): Promise<void> {
   if (status !== 200) throw new Error(`DELETE failed: HTTP ${status}`)
 }
 
-export async function openSession(fetch: Fetch): Promise<string> {
-  const response = await fetch(post(JSON.stringify(initialize)))
+export async function openSession(
+  fetch: Fetch,
+  clientInfo: { name: string; version: string } = initialize.params.clientInfo,
+): Promise<string> {
+  const params = { ...initialize.params, clientInfo }
+  const response = await fetch(post(JSON.stringify({ ...initialize, params })))
   const session = response.headers.get('mcp-session-id')
   await response.text()
   if (session === null) throw new Error(`No session: HTTP ${response.status}`)
