@@ -2,6 +2,8 @@ import { cloudflareTest } from '@cloudflare/vitest-plugin'
 import { defineConfig } from 'vitest/config'
 
 const system = { testTimeout: 120_000, hookTimeout: 60_000 }
+// How long a failure is felt, or abuse of others, is measured with nothing else running.
+const timed = ['test/chaos/**/*.test.ts', 'test/hostile/abuse{,-flood}.test.ts']
 
 export default defineConfig({
   test: {
@@ -28,15 +30,16 @@ export default defineConfig({
           include: [
             'test/{cli,clients,dashboard,failover,fleet,hostile,conformance,pack,project}/**/*.test.ts',
           ],
+          exclude: timed,
+          maxWorkers: 3,
           sequence: { groupOrder: 1 },
         },
       },
       {
-        // How long a failure is felt is measured with nothing else running.
         test: {
           ...system,
           name: 'chaos',
-          include: ['test/chaos/**/*.test.ts'],
+          include: timed,
           fileParallelism: false,
           sequence: { groupOrder: 2 },
         },

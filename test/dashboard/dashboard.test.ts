@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import type { Browser } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -13,6 +14,7 @@ import {
   until,
   type Fetch,
 } from '../support/mcp.ts'
+import { startNode } from '../support/node.ts'
 import { barriersOf, openDashboard, overflowOf, startBrowser } from './browser.ts'
 
 const HOSTILE = '<img src=x onerror=alert(1)>'
@@ -182,6 +184,37 @@ describe('the dashboard of a fleet', () => {
     await page.locator('#said', { hasText: 'Connection is back' }).waitFor()
     await page.locator('main:not([data-stale])').waitFor()
     await close()
+  })
+})
+
+describe('the dashboard of a server that asks who calls', () => {
+  const hashOf = (token: string) => createHash('sha256').update(token).digest('hex')
+
+  it('asks for a token, until it has one that will do', async () => {
+    const tokens = [`client:${hashOf('client')}`, `operator:${hashOf('operator')}:holdfast:admin`]
+    const node = await startNode({ AUTH_TOKENS: tokens.join(',') })
+    const { page, isLive, close } = await openDashboard(browser, node.url)
+    const dialog = page.getByRole('dialog')
+    const answer = async (token: string): Promise<void> => {
+      await dialog.getByLabel('Token').fill(token)
+      await page.keyboard.press('Enter')
+    }
+    await dialog.waitFor()
+    expect(await barriersOf(page)).toEqual([])
+    await page.keyboard.press('Escape')
+    await page.locator('#why', { hasText: 'Not allowed' }).waitFor()
+    await page.getByRole('button', { name: 'Try now' }).click()
+    await dialog.getByRole('button', { name: 'Cancel' }).click()
+    await dialog.waitFor({ state: 'hidden' })
+    await page.getByRole('button', { name: 'Try now' }).click()
+    await answer('client')
+    await page.locator('#token-text', { hasText: 'scope' }).waitFor()
+    await answer('operator')
+    await isLive()
+    await page.reload()
+    await isLive()
+    await close()
+    await node.kill('SIGTERM')
   })
 })
 

@@ -156,16 +156,16 @@ describe('operators of a fleet', () => {
   })
 
   it('drain an instance, of which its clients see nothing, and have it serve again', async () => {
-    const sessions = await openSessions(30)
+    const sessions = await openSessions(200)
     const held = await until(overview, ({ instances }) =>
-      instances.every((one) => one.sessions > 5),
+      instances.every((one) => one.sessions > 50),
     )
     const [{ name: drained } = { name: '' }] = held.instances
-    const streams = await Promise.all(sessions.slice(0, 10).map((session) => keepOpen(session)))
-    const calls = sessions.slice(10, 16).map((session) => analyze(session))
+    const streams = await Promise.all(sessions.slice(0, 50).map((session) => keepOpen(session)))
+    const calls = sessions.slice(50, 60).map((session) => analyze(session))
     const stop = new AbortController()
     const failed: unknown[] = []
-    const load = sessions.slice(16).map(async (session) => {
+    const load = sessions.slice(60).map(async (session) => {
       let count = 1
       while (!stop.signal.aborted) {
         const { counter } = await callTool(fleet.fetch, session, 'increment_counter')

@@ -93,6 +93,12 @@ export async function startCluster(): Promise<RedisGroup> {
   const create = ['--cluster', 'create', ...hosts, '--cluster-replicas', '1', '--cluster-yes']
   await promisify(execFile)('redis-cli', create)
   const told = async (): Promise<string> => other.client.sendCommand(['CLUSTER', 'NODES'])
+  for (const { client } of nodes) {
+    await until(
+      () => client.sendCommand(['CLUSTER', 'INFO']),
+      (info) => String(info).includes('cluster_state:ok'),
+    )
+  }
   for (const { client } of nodes.slice(0, 3)) {
     const replication = (): Promise<string> => client.info('replication')
     await until(replication, (info) => info.includes('state=online'))
