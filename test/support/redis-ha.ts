@@ -94,10 +94,8 @@ export async function startCluster(): Promise<RedisGroup> {
   await promisify(execFile)('redis-cli', create)
   const told = async (): Promise<string> => other.client.sendCommand(['CLUSTER', 'NODES'])
   for (const { client } of nodes) {
-    await until(
-      () => client.sendCommand(['CLUSTER', 'INFO']),
-      (info) => String(info).includes('cluster_state:ok'),
-    )
+    const state = async (): Promise<string> => client.sendCommand(['CLUSTER', 'INFO'])
+    await until(state, (info) => info.includes('cluster_state:ok'))
   }
   for (const { client } of nodes.slice(0, 3)) {
     const replication = (): Promise<string> => client.info('replication')
