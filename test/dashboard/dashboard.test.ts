@@ -80,8 +80,12 @@ describe('the dashboard of a fleet', () => {
 
     await page.keyboard.press('Enter')
     await page.getByText('Listening').waitFor()
-    await callTool(fleet.fetch, session, 'increment_counter')
-    await page.locator('#happenings').getByText('State changed: version 5').waitFor()
+    // To subscribe takes the server a moment more.
+    const changes = page.locator('#happenings').getByText(/State changed: version \d/)
+    await until(
+      () => callTool(fleet.fetch, session, 'increment_counter').then(() => changes.count()),
+      (count) => count > 0,
+    )
 
     await row(id).getByRole('button', { name: /^End/ }).click()
     await page.getByRole('button', { name: 'End session', exact: true }).click()
@@ -122,6 +126,7 @@ describe('the dashboard of a fleet', () => {
     const ids = [await openHostile(fleet.fetch), await openSession(fleet.fetch)]
     const [hostile = '', other = ''] = ids.map((session) => session.slice(0, 8))
     const { page, row, close } = await openDashboard(browser, fleet.url)
+    await row(hostile).waitFor()
     await row(other).waitFor()
     await page.getByLabel('Filter').fill('IMG SRC')
     await row(other).waitFor({ state: 'hidden' })

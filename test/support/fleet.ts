@@ -4,8 +4,11 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { isFree } from './ports.ts'
+import { freeBase } from './ports.ts'
 import { until, type Fetch } from './mcp.ts'
+
+// Of the ports of a fleet.
+const OFFSETS = [1, 2, 3, 5, 6, 80, 404]
 
 /** What `npm run fleet` writes to `fleet.json`; the URL of Redis is the operator's. */
 interface FleetMap {
@@ -44,7 +47,7 @@ export interface Fleet {
 /** A fleet of its own, on ports of its own, as `npm run fleet` makes it. */
 export async function startFleet(env: Record<string, string> = {}): Promise<Fleet> {
   const folder = env['FLEET_DIR'] ?? mkdtempSync(join(tmpdir(), 'holdfast-fleet-'))
-  const base = await freeBase()
+  const base = await freeBase(OFFSETS)
   const child = spawn('node', ['haproxy-compat/fleet.ts'], {
     env: { ...process.env, FLEET_DIR: folder, FLEET_PORT_BASE: String(base), ...env },
   })
@@ -119,13 +122,4 @@ export async function ask(socket: string, command: string): Promise<string> {
   let answer = ''
   for await (const chunk of connection) answer += chunk
   return answer
-}
-
-/** Below the ports that connections get, which come and go: one may be taken again in no time. */
-async function freeBase(): Promise<number> {
-  for (;;) {
-    const base = 10_000 + Math.floor(Math.random() * 22_000)
-    const ports = [1, 2, 3, 5, 6, 80, 404].map((offset) => base + offset)
-    if ((await Promise.all(ports.map(isFree))).every(Boolean)) return base
-  }
 }

@@ -1,14 +1,22 @@
-import { once } from 'node:events'
-import { createServer, type AddressInfo } from 'node:net'
+import { createServer } from 'node:net'
+
+// Below those that connections get, which come and go: one may be taken again in no time.
+const [FIRST, LAST] = [10_000, 32_000]
+const given = new Set<number>()
 
 export async function freePort(): Promise<number> {
-  const server = createServer()
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
-  return port
+  return freeBase([0])
+}
+
+/** A port that is free with each of `offsets` added to it. Each is given once. */
+export async function freeBase(offsets: readonly number[]): Promise<number> {
+  for (;;) {
+    const base = FIRST + Math.floor(Math.random() * (LAST - FIRST))
+    const ports = offsets.map((offset) => base + offset)
+    if (ports.some((port) => given.has(port))) continue
+    for (const port of ports) given.add(port)
+    if ((await Promise.all(ports.map(isFree))).every(Boolean)) return base
+  }
 }
 
 /** True if a server can listen there. */
