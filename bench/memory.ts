@@ -8,6 +8,7 @@ import { request as httpRequest, type IncomingMessage } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { createClient } from '@redis/client'
 import { requireProgram } from '../haproxy-compat/programs.ts'
+import { QUIET_SWEEPS } from '../mcp/session/local-router.ts'
 import { parseFlags } from './flags.ts'
 import { closeConnections, openSession } from './load.ts'
 import {
@@ -22,7 +23,7 @@ import {
 
 const { sessions: SESSIONS, streams: STREAMS } = parseFlags({ sessions: 10_000, streams: 2000 })
 const WARM_UP = 6000
-const IDLE_SECONDS = 5
+const IDLE_SECONDS = 2
 const CONNECTIONS = 16
 
 requireProgram('redis-server')
@@ -72,7 +73,7 @@ async function idleFootprint(instances: readonly Started[], redis: Started): Pro
 /**
  * Asks until each value has stayed within a hundredth for longer than it takes an instance to let go
  * of what is unused, and to collect it: it looks each `LIVE_IDLE_SECONDS`, and the second look is
- * sure to find all of it.
+ * sure to find all of it, and those after that nothing.
  */
 async function steady(ask: () => readonly number[]): Promise<readonly number[]> {
   for (let known = ask(), since = performance.now(); ; await sleep(500)) {
@@ -81,7 +82,7 @@ async function steady(ask: () => readonly number[]): Promise<readonly number[]> 
       known = values
       since = performance.now()
     }
-    if (performance.now() - since > IDLE_SECONDS * 2500) return values
+    if (performance.now() - since > IDLE_SECONDS * (QUIET_SWEEPS + 2.5) * 1000) return values
   }
 }
 

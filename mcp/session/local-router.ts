@@ -44,9 +44,12 @@ export interface LocalRouterOptions extends Omit<
   readonly maxLive: number
   /** One that was unused for this long is let go as well. */
   readonly liveIdleMs: number
-  /** Called when nothing is held any more and nothing new was asked for: a time to tidy up. */
+  /** Called when nothing was held for `QUIET_SWEEPS` times `liveIdleMs`: a time to tidy up. */
   readonly onQuiet?: () => void
 }
+
+/** Tidying up may cost whoever comes next: a rest between two calls is no time for it. */
+export const QUIET_SWEEPS = 5
 
 /** Holds sessions in this process, and restores from the store those that it does not hold yet. */
 export class LocalRouter implements SessionRouter, SessionHolder {
@@ -277,16 +280,16 @@ export class LocalRouter implements SessionRouter, SessionHolder {
     this.#sweepLater()
   }
 
-  /** One timer for all, and none when all is quiet. */
-  #sweepLater(): void {
-    const { clock, liveIdleMs, onQuiet } = this.#options
+  /** One timer for all, and none when all is quiet. `nothing`: how often in a row none was held. */
+  #sweepLater(nothing = 0): void {
     if (this.#sweeping) return
     this.#sweeping = true
-    clock.timer(liveIdleMs, () => {
+    this.#options.clock.timer(this.#options.liveIdleMs, () => {
       void this.#letGo().finally(() => {
         this.#sweeping = false
-        if (this.#held.size > 0) this.#sweepLater()
-        else onQuiet?.()
+        const times = this.#held.size > 0 ? 0 : nothing + 1
+        if (times > QUIET_SWEEPS) this.#options.onQuiet?.()
+        else this.#sweepLater(times)
       })
     })
   }

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import type { LogEvent } from '../../../mcp/log.ts'
 import { ServerError } from '../../../mcp/errors.ts'
+import { QUIET_SWEEPS } from '../../../mcp/session/local-router.ts'
 import type { SessionStore } from '../../../mcp/session/store.ts'
 import { createLocalApp, createLocalStore, type LocalApp } from '../../support/local-app.ts'
 import { callTool, openSession, send, toolCall, until } from '../../support/mcp.ts'
@@ -38,13 +39,16 @@ describe('an instance that holds sessions', () => {
 
   it('lets go of what nobody used for a while, and says when nothing is left', async () => {
     let quiet = 0
-    const app = createLocalApp({ liveIdleMs: 20, onQuiet: () => void quiet++ })
+    const liveIdleMs = 20
+    const app = createLocalApp({ liveIdleMs, onQuiet: () => void quiet++ })
     const session = await openSession(app.fetch)
     await callTool(app.fetch, session, 'increment_counter')
+    const usedAt = performance.now()
     await until(
       async () => quiet,
       (times) => times > 0,
     )
+    expect(performance.now() - usedAt).toBeGreaterThan(QUIET_SWEEPS * liveIdleMs)
     expect(await callTool(app.fetch, session, 'get_counter')).toMatchObject({ counter: 1 })
     expect(restored(app)).toHaveLength(1)
   })
