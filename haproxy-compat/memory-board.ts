@@ -13,29 +13,11 @@ import {
 const MOST_SESSIONS = 1000
 
 /** The board of one process alone. */
-export function createMemoryBoard({
-  ttlMs,
-  now,
-}: {
-  ttlMs: number
-  now: () => number
-}): BoardStore {
-  /** Those used last come last. */
-  const sessions = new Map<SessionName, Session>()
+export function createMemoryBoard({ ttlMs, now }: Lifetime): BoardStore {
+  const { sessions, take } = createSessions({ ttlMs, now })
   let instance: Instance | undefined
   let failovers: Look['failovers'] = []
   let drained = false
-
-  function take(report: Report, { name, calls, streams, running, use }: SessionReport): void {
-    const known = sessions.get(name)
-    const first = use && { ...use, name, holder: report.instance, calls: 0, busy: {} }
-    const before = known ?? first
-    if (before === undefined) return
-    const openedAt = Math.min(before.openedAt, use?.openedAt ?? Infinity)
-    const busy = { [report.instance]: { run: report.run, streams, running } }
-    if (use !== undefined) sessions.delete(name)
-    sessions.set(name, { ...before, ...use, openedAt, calls: before.calls + calls, busy })
-  }
 
   return {
     async report(report) {
@@ -46,12 +28,7 @@ export function createMemoryBoard({
         return { at, kind, id, tookMs, instance: report.instance, from: report.instance }
       })
       failovers = [...shown.toReversed(), ...failovers].slice(0, SHOWN_FAILOVERS)
-      for (const seen of report.sessions) take(report, seen)
-      for (const name of report.ended) sessions.delete(name)
-      for (const [name, { usedAt }] of sessions) {
-        if (usedAt > now() - ttlMs && sessions.size <= MOST_SESSIONS) break
-        sessions.delete(name)
-      }
+      take(report)
       return { drained }
     },
     async look() {
@@ -71,4 +48,44 @@ export function createMemoryBoard({
     },
     leave: async () => undefined,
   }
+}
+
+interface Lifetime {
+  readonly ttlMs: number
+  readonly now: () => number
+}
+
+function createSessions({ ttlMs, now }: Lifetime) {
+  /** Those used last come last. */
+  const sessions = new Map<SessionName, Session>()
+  const ended = new Set<SessionName>()
+
+  function seen({ instance, run }: Report, { name, calls, streams, running, use }: SessionReport) {
+    const isNew = use !== undefined && !ended.has(name)
+    const first = isNew ? { ...use, name, holder: instance, calls: 0, busy: {} } : undefined
+    const before = sessions.get(name) ?? first
+    if (before === undefined) return
+    const openedAt = Math.min(before.openedAt, use?.openedAt ?? Infinity)
+    const busy = { [instance]: { run, streams, running } }
+    if (use !== undefined) sessions.delete(name)
+    sessions.set(name, { ...before, ...use, openedAt, calls: before.calls + calls, busy })
+  }
+
+  function take(report: Report): void {
+    for (const one of report.sessions) seen(report, one)
+    for (const name of report.ended) {
+      sessions.delete(name)
+      ended.add(name)
+    }
+    for (const [name, { usedAt }] of sessions) {
+      if (usedAt > now() - ttlMs && sessions.size <= MOST_SESSIONS) break
+      sessions.delete(name)
+    }
+    for (const name of ended) {
+      if (ended.size <= MOST_SESSIONS) break
+      ended.delete(name)
+    }
+  }
+
+  return { sessions, take }
 }

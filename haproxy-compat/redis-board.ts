@@ -17,8 +17,9 @@ import { readScript, runScript, scriptOf, type RedisScripts, type Script } from 
 //   mcp:{board}:used        sorted set  names, by when they were used last
 //   mcp:{board}:failovers   sorted set  JSON, by when
 //   mcp:{board}:drained     hash        names of instances that are to take no more calls
+//   mcp:{board}:ended       sorted set  names of sessions, by when they have ended
 // In one cluster slot, by the braces: one script may touch them all.
-const KEYS = ['instances', 'reported', 'sessions', 'used', 'failovers', 'drained'].map(
+const KEYS = ['instances', 'reported', 'sessions', 'used', 'failovers', 'drained', 'ended'].map(
   (what) => `mcp:{board}:${what}`,
 )
 

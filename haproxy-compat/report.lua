@@ -2,10 +2,11 @@
 --   KEYS[1]  instances, a hash of JSON       KEYS[2]  when each has reported, a sorted set
 --   KEYS[3]  sessions, a hash of JSON        KEYS[4]  when each was used last, a sorted set
 --   KEYS[5]  what went on elsewhere, a sorted set of JSON by when    KEYS[6]  who is drained, a hash
+--   KEYS[7]  sessions that have ended, a sorted set by when
 --   ARGV[1]  the report (board-store.ts)     ARGV[2]  what it says of the instance, as it is shown
 --   ARGV[3]  how long an unused session lives, in ms
 -- Answers 1 if the instance is to take no more calls.
-local instances, reported, sessions, used, failovers, drained = unpack(KEYS)
+local instances, reported, sessions, used, failovers, drained, ended = unpack(KEYS)
 local report = cjson.decode(ARGV[1])
 local me, run = report.instance, report.run
 local ttl = tonumber(ARGV[3])
@@ -43,7 +44,8 @@ forget(failovers, nil, redis.call('ZRANGE', failovers, 0, -1 - MOST_FAILOVERS))
 for _, seen in ipairs(report.sessions) do
   local session = known(seen.name)
   local use = seen.use
-  if use and not session then
+  -- Who used it last may report that after another has ended it.
+  if use and not session and not redis.call('ZSCORE', ended, seen.name) then
     session = { openedAt = use.openedAt, usedAt = 0, calls = 0, busy = {} }
   end
   if session then
@@ -69,6 +71,11 @@ if #report.sessions > 0 then
   redis.call('PEXPIRE', used, ttl)
 end
 forget(used, sessions, report.ended)
+for _, name in ipairs(report.ended) do
+  redis.call('ZADD', ended, now, name)
+  redis.call('PEXPIRE', ended, ttl)
+end
+forget(ended, nil, redis.call('ZRANGE', ended, 0, -1 - MOST_SESSIONS))
 forget(used, sessions, redis.call('ZRANGE', used, '-inf', now - ttl, 'BYSCORE', 'LIMIT', 0, MOST_SESSIONS))
 forget(used, sessions, redis.call('ZRANGE', used, 0, -1 - MOST_SESSIONS))
 

@@ -40,7 +40,7 @@ export async function openDashboard(
 ): Promise<Dashboard> {
   const viewport = { width, height: 900 }
   const context = await browser.newContext({ viewport, colorScheme, reducedMotion: 'reduce' })
-  context.setDefaultTimeout(120_000)
+  context.setDefaultTimeout(60_000)
   const page = await context.newPage()
   const faults: string[] = []
   page.on('pageerror', (error) => faults.push(String(error)))

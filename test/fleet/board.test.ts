@@ -1,10 +1,13 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { RedisClientType } from '@redis/client'
+import { createBoard } from '../../haproxy-compat/board.ts'
 import type { BoardStore, Report, SessionReport } from '../../haproxy-compat/board-store.ts'
 import { createMemoryBoard } from '../../haproxy-compat/memory-board.ts'
 import { createRedisBoard } from '../../haproxy-compat/redis-board.ts'
 import type { SessionName } from '../../mcp/operator.ts'
-import type { SessionId } from '../../mcp/session/ids.ts'
+import type { Principal, SessionId, StreamId } from '../../mcp/session/ids.ts'
+import type { SessionRecord } from '../../mcp/session/store.ts'
+import { until } from '../support/mcp.ts'
 import { clientOf, startRedis, type RedisServer } from '../support/redis.ts'
 
 const TTL_MS = 60_000
@@ -93,6 +96,15 @@ describe.each([
     expect(await another.find(nameOf(2))).toBe(idOf(2))
   })
 
+  it('takes in no use of a session that has ended', async () => {
+    const board = await create()
+    const now = Date.now()
+    await board.report(reportOf('a', { sessions: [used(1, now)] }))
+    await board.report(reportOf('a', { ended: [nameOf(1), nameOf(2)] }))
+    await board.report(reportOf('b', { sessions: [used(1, now), used(2, now), used(3, now)] }))
+    expect((await board.look()).sessions).toMatchObject([{ name: 'name-3' }])
+  })
+
   it('shows what goes on in a session until that is over, and puts none up for this', async () => {
     const board = await create()
     const busy = { name: nameOf(1), calls: 0, streams: 2, running: 1 }
@@ -145,12 +157,13 @@ describe('the board of several instances', () => {
     const now = Date.now()
     const failovers = [{ ...restored, at: now }]
     for (const name of ['a', 'b']) {
-      await board.report(reportOf(name, { failovers, sessions: [used(1, now)] }))
+      const ended = [nameOf(2)]
+      await board.report(reportOf(name, { failovers, sessions: [used(1, now)], ended }))
     }
     await board.drain('a', true)
     const keys = await redis.keys('*')
     expect(keys.toSorted()).toEqual(
-      ['drained', 'failovers', 'instances', 'reported', 'sessions', 'used'].map(
+      ['drained', 'ended', 'failovers', 'instances', 'reported', 'sessions', 'used'].map(
         (what) => `mcp:{board}:${what}`,
       ),
     )
@@ -159,3 +172,68 @@ describe('the board of several instances', () => {
     expect((await board.look()).instances.map(({ name }) => name)).toEqual(['a'])
   })
 })
+
+describe('an instance and its board', () => {
+  it('shows nothing that a process did which is no more', async () => {
+    const store = createMemoryBoard({ ttlMs: TTL_MS, now: Date.now })
+    const { board } = createOwn(store)
+    const busy = { ...used(1, Date.now()), streams: 2, running: 1 }
+    await store.report(reportOf('a', { sessions: [busy] }))
+    const seen = async () => (await board.overview()).sessions.latest
+    expect(await seen()).toMatchObject([{ streams: 2, running: 1 }])
+    // The same name, and another process.
+    const shown = { ...reportOf('a').shown, startedAt: 2 }
+    await store.report(reportOf('a', { run: 2, shown }))
+    expect(await seen()).toMatchObject([{ streams: 0, running: 0 }])
+  })
+
+  it('is told later what it could not be told', async () => {
+    const store = createMemoryBoard({ ttlMs: TTL_MS, now: Date.now })
+    let isAway = true
+    const { board, nextReport } = createOwn({
+      ...store,
+      report: (report) =>
+        isAway ? Promise.reject(new Error('The board is away')) : store.report(report),
+    })
+    const id = idOf(1)
+    board.onlooker.used(id, RECORD)
+    board.onlooker.called(id)
+    await board.start()
+    board.onlooker.called(id)
+    isAway = false
+    nextReport()
+    const calls = async () => (await board.overview()).sessions.latest.map((one) => one.calls)
+    expect(await until(calls, (all) => all.length > 0)).toEqual([2])
+    expect((await board.overview()).sessions.latest).toMatchObject([{ client: 'test 0' }])
+  })
+})
+
+const RECORD: SessionRecord = {
+  principal: 'ann' as Principal,
+  initialize: { protocolVersion: '2025-11-25', clientInfo: { name: 'test', version: '0' } },
+  settings: { subscriptions: [] },
+  standalone: 'standalone' as StreamId,
+  state: {},
+  version: 0,
+}
+
+/** The board of an instance, which reports when it is told to. */
+function createOwn(store: BoardStore) {
+  let report = (): void => undefined
+  const board = createBoard({
+    instance: 'a',
+    topology: 'fleet',
+    clock: { now: Date.now, timer: (_ms, fire) => ((report = fire), () => undefined) },
+    ttlMs: TTL_MS,
+    store,
+    listen: () => () => undefined,
+    countSessions: async () => 0,
+    own: {
+      activity: () => ({ held: 0, busy: new Map() }),
+      isDraining: () => false,
+      end: async () => false,
+      drained: () => undefined,
+    },
+  })
+  return { board, nextReport: () => report() }
+}
