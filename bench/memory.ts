@@ -8,7 +8,7 @@ import { request as httpRequest, type IncomingMessage } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { createClient } from '@redis/client'
 import { requireProgram } from '../haproxy-compat/programs.ts'
-import { QUIET_SWEEPS } from '../mcp/session/local-router.ts'
+import { QUIET_SWEEPS } from '../mcp/session/held-sessions.ts'
 import { parseFlags } from './flags.ts'
 import { closeConnections, openSession } from './load.ts'
 import {

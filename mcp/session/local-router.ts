@@ -1,4 +1,5 @@
 import { Ears } from './ears.ts'
+import { HeldSessions, type HeldOptions } from './held-sessions.ts'
 import { eventId, type Principal, type SessionId, type StreamId } from './ids.ts'
 import { refusalOf } from './refusal.ts'
 import { alone, type News, type Peers, type RunningCall } from './peers.ts'
@@ -25,10 +26,10 @@ import { uncounted, type Census } from './census.ts'
 import type { SessionRecord } from './store.ts'
 import { Watches } from './watches.ts'
 
-export interface LocalRouterOptions extends Omit<
-  RuntimeOptions,
-  'id' | 'grown' | 'changed' | 'detach' | 'stateOf' | 'hold' | 'letGo'
-> {
+export interface LocalRouterOptions
+  extends
+    HeldOptions,
+    Omit<RuntimeOptions, 'id' | 'grown' | 'changed' | 'detach' | 'stateOf' | 'hold' | 'letGo'> {
   /** Unset: no other process shares the store. */
   readonly peers?: Peers
   /** Unset: nobody counts. */
@@ -40,22 +41,12 @@ export interface LocalRouterOptions extends Omit<
     /** Whether `id` is one of ours; no store is asked about any other. */
     isMinted(id: string): boolean
   }
-  /** Sessions held in memory; the idle ones that were unused the longest are let go past it. */
-  readonly maxLive: number
-  /** One that was unused for this long is let go as well. */
-  readonly liveIdleMs: number
-  /** Called when nothing was held for `QUIET_SWEEPS` times `liveIdleMs`: a time to tidy up. */
-  readonly onQuiet?: () => void
 }
-
-/** Tidying up may cost whoever comes next: a rest between two calls is no time for it. */
-export const QUIET_SWEEPS = 5
 
 /** Holds sessions in this process, and restores from the store those that it does not hold yet. */
 export class LocalRouter implements SessionRouter, SessionHolder {
   readonly #options: LocalRouterOptions
-  /** In the order of their last use. */
-  readonly #held = new Map<SessionId, Held>()
+  readonly #held: HeldSessions
   readonly #followers: Followers
   readonly #ears: Ears
   /** The calls that run here and have a log, and how to listen to their sessions no longer. */
@@ -65,10 +56,10 @@ export class LocalRouter implements SessionRouter, SessionHolder {
   readonly #census: Census
   readonly #openStreams: OpenStreams
   readonly #onlooker: Onlooker
-  #sweeping = false
 
   constructor(options: LocalRouterOptions) {
     this.#options = options
+    this.#held = new HeldSessions(options)
     this.#peers = options.peers ?? alone
     this.#ears = new Ears(this.#peers, (id, news) => void this.#hear(id, news))
     this.#census = options.census ?? uncounted
@@ -87,8 +78,8 @@ export class LocalRouter implements SessionRouter, SessionHolder {
       return opened
     }
     this.#onlooker.used(id, opened.runtime.record)
-    this.#touch(id, newHeld(Promise.resolve(opened.runtime)))
-    await this.#letGo()
+    this.#held.use(id, () => Promise.resolve(opened.runtime))
+    await this.#held.letGo()
     return { kind: 'opened', id, body: opened.body }
   }
 
@@ -105,7 +96,7 @@ export class LocalRouter implements SessionRouter, SessionHolder {
     const record = ids.isMinted(id) ? (await store.load(id, owned))?.record : undefined
     if (record === undefined) return { kind: 'gone' }
     this.#used(id, record)
-    this.#sweepLater()
+    this.#held.sweepLater()
     try {
       const start = await locate(store, id, record, request.lastEventId)
       const call = { id, stream: start.stream }
@@ -168,7 +159,7 @@ export class LocalRouter implements SessionRouter, SessionHolder {
 
   /** Resolves when no call runs here. */
   async idle(): Promise<void> {
-    const idle = [...this.#held.values()].map(async ({ runtime }) => (await runtime)?.idle())
+    const idle = [...this.#held].map(async ([, { runtime }]) => (await runtime)?.idle())
     await Promise.all(idle)
   }
 
@@ -192,8 +183,7 @@ export class LocalRouter implements SessionRouter, SessionHolder {
     act: (runtime: SessionRuntime) => Promise<T>,
   ): Promise<T | undefined> {
     if (!(await this.#owns(principal, id))) return undefined
-    const held = this.#held.get(id) ?? newHeld(restoreRuntime(this.#runtimeOptions(id)))
-    this.#touch(id, held)
+    const held = this.#held.use(id, () => restoreRuntime(this.#runtimeOptions(id)))
     held.users++
     try {
       const runtime = await held.runtime.catch((error: unknown) => {
@@ -202,7 +192,7 @@ export class LocalRouter implements SessionRouter, SessionHolder {
       })
       held.live = runtime
       if (runtime === undefined) this.#held.delete(id)
-      if (this.#held.size > this.#options.maxLive) await this.#letGo()
+      if (this.#held.size > this.#options.maxLive) await this.#held.letGo()
       if (runtime === undefined) return undefined
       const result = await act(runtime)
       // It may have ended meanwhile.
@@ -272,41 +262,6 @@ export class LocalRouter implements SessionRouter, SessionHolder {
     }
   }
 
-  /** Makes it the one used last. */
-  #touch(id: SessionId, held: Held): void {
-    held.usedAt = this.#options.clock.now()
-    this.#held.delete(id)
-    this.#held.set(id, held)
-    this.#sweepLater()
-  }
-
-  /** One timer for all, and none when all is quiet. `nothing`: how often in a row none was held. */
-  #sweepLater(nothing = 0): void {
-    if (this.#sweeping) return
-    this.#sweeping = true
-    this.#options.clock.timer(this.#options.liveIdleMs, () => {
-      void this.#letGo().finally(() => {
-        this.#sweeping = false
-        const times = this.#held.size > 0 ? 0 : nothing + 1
-        if (times > QUIET_SWEEPS) this.#options.onQuiet?.()
-        else this.#sweepLater(times)
-      })
-    })
-  }
-
-  /** Lets go of idle sessions, the longest unused first; one that is busy is kept, whatever its age. */
-  async #letGo(): Promise<void> {
-    const { clock, maxLive, liveIdleMs } = this.#options
-    for (const [id, held] of this.#held) {
-      const old = clock.now() - held.usedAt >= liveIdleMs
-      if (!old && this.#held.size <= maxLive) return
-      const runtime = await held.runtime.catch(() => undefined)
-      if (held.users > 0 || runtime?.isIdle === false || this.#held.get(id) !== held) continue
-      this.#held.delete(id)
-      await runtime?.close()
-    }
-  }
-
   #runtimeOptions(id: SessionId): RuntimeOptions {
     const followers = this.#followers
     const { meter = unmetered } = this.#options
@@ -345,18 +300,4 @@ export class LocalRouter implements SessionRouter, SessionHolder {
     const loaded = await this.#options.store.load(id).catch(() => undefined)
     if (loaded !== undefined) this.#watches.tell(id, loaded.record.version)
   }
-}
-
-interface Held {
-  readonly runtime: Promise<SessionRuntime | undefined>
-  /** Set once that is known. */
-  live?: SessionRuntime | undefined
-  /** Milliseconds since the epoch. */
-  usedAt: number
-  /** Requests that are being handed to it. */
-  users: number
-}
-
-function newHeld(runtime: Held['runtime']): Held {
-  return { runtime, usedAt: 0, users: 0 }
 }

@@ -38,7 +38,11 @@ export function activityOf(held: Held, open: OpenStreams): Activity {
   return { held: held.size, busy }
 }
 
-type Held = ReadonlyMap<SessionId, { readonly live?: { readonly running: number } | undefined }>
+interface Held extends Iterable<
+  readonly [SessionId, { readonly live?: { readonly running: number } | undefined }]
+> {
+  readonly size: number
+}
 
 export const nobody: Onlooker = {
   used: () => undefined,

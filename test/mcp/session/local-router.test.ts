@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import type { LogEvent } from '../../../mcp/log.ts'
 import { ServerError } from '../../../mcp/errors.ts'
-import { QUIET_SWEEPS } from '../../../mcp/session/local-router.ts'
+import { QUIET_SWEEPS } from '../../../mcp/session/held-sessions.ts'
 import type { SessionStore } from '../../../mcp/session/store.ts'
 import { createLocalApp, createLocalStore, type LocalApp } from '../../support/local-app.ts'
 import { callTool, openSession, send, toolCall, until } from '../../support/mcp.ts'
