@@ -2,7 +2,8 @@ import type { JSONRPCRequest } from '@modelcontextprotocol/server'
 import { isErrorCode, ServerError } from '../errors.ts'
 import type { Measured, Meter } from '../meter.ts'
 import type { Clock } from './clock.ts'
-import type { ExchangeHost } from './exchange.ts'
+import type { Exchange } from './exchange.ts'
+import type { ExchangeAnswer } from './exchange-answer.ts'
 import type { RpcOutcome } from './store.ts'
 import type { Pack, Tool } from './tool.ts'
 
@@ -19,8 +20,11 @@ export function measuredCall(
 }
 
 /** Measures exchanges when they are over. */
-export function measureExchanges({ pack, clock, meter }: Measuring): ExchangeHost['settled'] {
-  return ({ request, startedAt }, answer) => {
+export function measureExchanges({ pack, clock, meter }: Measuring) {
+  return (
+    { request, startedAt }: Pick<Exchange, 'request' | 'startedAt'>,
+    answer: ExchangeAnswer,
+  ): void => {
     if (answer.kind === 'stream') return
     const outcome = answer.kind === 'reply' ? answer.outcome : answer.error
     // One that goes on elsewhere is measured there.

@@ -104,8 +104,15 @@ describe('operators of the edge', () => {
         if (value?.data) return JSON.parse(value.data) as Happening
       }
     }
+    later(MINUTE_MS)
     await callTool(fetch, session, 'increment_counter')
     expect(await next()).toMatchObject({ kind: 'changed', version: 1 })
+    // Who follows it so is none of its clients.
+    const view = await until(
+      () => viewOf(session),
+      ({ calls }) => calls > 0,
+    )
+    expect(view.streams).toBe(0)
     await evict(session)
     await callTool(fetch, session, 'increment_counter')
     expect(await next()).toMatchObject({ kind: 'changed', version: 2 })

@@ -1,16 +1,9 @@
-/** Redis as a Cluster: one of its masters dies, and a replica takes its place. */
+/** The store over several masters, each with a part of the keys. */
 import { createCluster, type RedisClusterType } from '@redis/client'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, expect } from 'vitest'
 import { createRedisStore } from '../../haproxy-compat/redis-store.ts'
 import { randomText, type SessionId } from '../../mcp/session/ids.ts'
 import { sessionStoreContract } from '../contract/session-store.ts'
-import {
-  hearsOfOthers,
-  losesItsMaster,
-  refusesWhatMayBeLost,
-  startInstances,
-} from '../support/failover.ts'
-import type { NodeInstance } from '../support/node.ts'
 import { startCluster, type RedisGroup } from '../support/redis-ha.ts'
 
 const ttlMs = 30 * 60 * 1000
@@ -45,23 +38,4 @@ sessionStoreContract('Redis Cluster', async (body) => {
   await body({ ...under, retentionMs: replyRetentionMs })
   await store.drop(id)
   expect(await client.exists(keys)).toBe(0)
-})
-
-describe('a fleet whose Redis is a Cluster', () => {
-  let instances: NodeInstance[] = []
-
-  beforeAll(async () => {
-    instances = await startInstances(redis.url)
-  })
-  afterAll(() => Promise.all(instances.map((instance) => instance.kill('SIGKILL'))))
-
-  it('refuses a change that could be lost, and applies it once', async () => {
-    const [instance] = instances
-    if (instance !== undefined) await refusesWhatMayBeLost(redis, instance)
-  })
-
-  it('loses nothing with one of its masters, and does nothing twice', () =>
-    losesItsMaster(redis, instances))
-
-  it('hears of what others do, from the new master', () => hearsOfOthers(instances))
 })

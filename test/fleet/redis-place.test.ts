@@ -9,7 +9,7 @@ describe('REDIS_URL', () => {
     ['redis://127.0.0.1:6379', { kind: 'server', url: 'redis://127.0.0.1:6379' }],
     ['rediss://me:pw@redis/0', { kind: 'server', url: 'rediss://me:pw@redis/0' }],
     [
-      'redis+sentinel://me:p%40w%2F@a:1,b/main',
+      'redis+sentinel://me:p%40w%2F:x@a:1,b/main',
       {
         kind: 'sentinel',
         name: 'main',
@@ -18,7 +18,7 @@ describe('REDIS_URL', () => {
           { host: 'b', port: 26_379 },
         ],
         username: 'me',
-        password: 'p@w/',
+        password: 'p@w/:x',
         tls: false,
       },
     ],

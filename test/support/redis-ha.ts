@@ -11,7 +11,10 @@ import { until } from './mcp.ts'
 import { freePort } from './ports.ts'
 
 export interface RedisGroup {
-  /** For an instance: as a user with no more rights than `docs/scale-out.md` asks for. */
+  /**
+   * For an instance: as a user with no more rights than `docs/scale-out.md` asks for. Of the nodes that
+   * it names the first is not there.
+   */
   readonly url: string
   /** A master; one of several in a cluster. */
   readonly master: RedisNode
@@ -58,9 +61,8 @@ export async function startSentinels(): Promise<RedisGroup> {
   const told = async (): Promise<unknown> =>
     first?.client.sendCommand(['SENTINEL', 'MASTER', 'holdfast'])
   await until(told, (now) => matches(now, { 'num-slaves': '2', 'num-other-sentinels': '2' }))
-  const hosts = sentinels.map(({ port }) => `${HOST}:${port}`).join()
   return {
-    url: `redis+sentinel://holdfast:${PASSWORD}@${hosts}/holdfast`,
+    url: `redis+sentinel://holdfast:${PASSWORD}@${await withNobody(sentinels)}/holdfast`,
     ...masterOf(master),
     async failOver() {
       await master.kill()
@@ -102,7 +104,7 @@ export async function startCluster(): Promise<RedisGroup> {
     await until(replication, (info) => info.includes('state=online'))
   }
   return {
-    url: `redis+cluster://holdfast:${PASSWORD}@${hosts.slice(0, 3).join()}`,
+    url: `redis+cluster://holdfast:${PASSWORD}@${await withNobody(nodes.slice(0, 3))}`,
     ...masterOf(master),
     async failOver() {
       const before = mastersIn(await told())
@@ -112,6 +114,11 @@ export async function startCluster(): Promise<RedisGroup> {
     },
     stop: () => stopAll(folder, nodes),
   }
+}
+
+async function withNobody(nodes: readonly RedisNode[]): Promise<string> {
+  const ports = [await freePort(), ...nodes.map(({ port }) => port)]
+  return ports.map((port) => `${HOST}:${port}`).join()
 }
 
 function masterOf(master: RedisNode) {

@@ -1,17 +1,42 @@
+/** Redis with Sentinels, and as a Cluster: a master dies, and a replica takes its place. */
 import { setTimeout as pause } from 'node:timers/promises'
-import { expect } from 'vitest'
-import { resilientCallers, underChaos } from './chaos.ts'
-import { connect } from './client.ts'
-import { callTool, openSession, post, toolCall, until } from './mcp.ts'
-import { startNode, type NodeInstance } from './node.ts'
-import type { RedisGroup } from './redis-ha.ts'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { resilientCallers, underChaos } from '../support/chaos.ts'
+import { connect } from '../support/client.ts'
+import { callTool, openSession, post, toolCall, until } from '../support/mcp.ts'
+import { startNode, type NodeInstance } from '../support/node.ts'
+import { startCluster, startSentinels, type RedisGroup } from '../support/redis-ha.ts'
 
 // With 0 what is lost is told and not minded: `docs/scale-out.md` says what that came to.
 const REPLICAS = process.env['REDIS_WAIT_REPLICAS'] ?? '1'
 const SESSIONS = 24
 
+describe.each([
+  ['has Sentinels', startSentinels],
+  ['is a Cluster', startCluster],
+])('a fleet whose Redis %s', (_kind, startGroup) => {
+  let redis: RedisGroup
+  let instances: NodeInstance[] = []
+
+  beforeAll(async () => {
+    redis = await startGroup()
+    instances = await startInstances(redis.url)
+  })
+  afterAll(async () => {
+    await Promise.all(instances.map((instance) => instance.kill('SIGKILL')))
+    await redis.stop()
+  })
+
+  it('refuses a change that could be lost, and applies it once', () =>
+    refusesWhatMayBeLost(redis, instances))
+
+  it('loses nothing with a master, and does nothing twice', () => losesItsMaster(redis, instances))
+
+  it('hears of what others do, from the new master', () => hearsOfOthers(instances))
+})
+
 /** Three instances over one Redis, without HAProxy. */
-export async function startInstances(redisUrl: string): Promise<NodeInstance[]> {
+async function startInstances(redisUrl: string): Promise<NodeInstance[]> {
   const env = {
     REDIS_URL: redisUrl,
     REDIS_WAIT_REPLICAS: REPLICAS,
@@ -21,10 +46,12 @@ export async function startInstances(redisUrl: string): Promise<NodeInstance[]> 
 }
 
 /** What no replica has is refused, though the master has it; sent again it is not done twice. */
-export async function refusesWhatMayBeLost(
+async function refusesWhatMayBeLost(
   redis: RedisGroup,
-  { fetch }: NodeInstance,
+  [instance, ...others]: readonly NodeInstance[],
 ): Promise<void> {
+  if (instance === undefined) throw new Error('There is no instance')
+  const { fetch } = instance
   let session = await openSession(fetch)
   while (!(await redis.hasMaster(`mcp:{${session}}:session`))) session = await openSession(fetch)
   const headers = { 'mcp-session-id': session, 'idempotency-key': 'once' }
@@ -35,14 +62,16 @@ export async function refusesWhatMayBeLost(
   expect(performance.now() - began).toBeLessThan(2000)
   expect([refused.status, refused.headers.get('retry-after')]).toEqual([503, '1'])
   // It has been done, and its record is not to be told either before a replica has it.
-  expect((await fetch(post(body, headers))).status).toBe(503)
+  for (const one of [instance, ...others]) {
+    expect((await one.fetch(post(body, headers))).status).toBe(503)
+  }
   await redis.rejoin()
   expect(await (await fetch(post(body, headers))).text()).toContain('counter')
   expect(await callTool(fetch, session, 'get_counter')).toMatchObject({ counter: 1 })
 }
 
 /** A master that has no replica any more is told for half a second, and dies. */
-export async function losesItsMaster(
+async function losesItsMaster(
   redis: RedisGroup,
   instances: readonly NodeInstance[],
 ): Promise<void> {
@@ -65,7 +94,7 @@ export async function losesItsMaster(
 }
 
 /** News of a session reach another instance, by whichever master is there now. */
-export async function hearsOfOthers([here, there]: readonly NodeInstance[]): Promise<void> {
+async function hearsOfOthers([here, there]: readonly NodeInstance[]): Promise<void> {
   if (here === undefined || there === undefined) throw new Error('There are no two instances')
   // Enough of them for each part of a cluster.
   await Promise.all(
