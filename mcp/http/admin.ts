@@ -133,17 +133,16 @@ async function drain(
 async function live(options: AdminOptions): Promise<Response> {
   const { operator, clock, overviewMs = OVERVIEW_MS } = options
   const stop = stopOf(options)
-  async function* overviews(last: Overview): AsyncGenerator<string> {
-    yield told('overview', last)
+  async function* overviews(last: Overview): AsyncGenerator<Overview> {
+    yield last
     for (;;) {
       await sleep(clock, overviewMs, stop.signal)
       // While it can't be had the stream is quiet.
       const next = await operator.overview().catch(() => undefined)
-      if (next !== undefined) yield told('overview', next)
+      if (next !== undefined) yield next
     }
   }
-  const first = overviews(await operator.overview())
-  return textResponse(FIRST, first, { ...options, maxBufferedBytes: 1 }, stop)
+  return toldLive('overview', overviews(await operator.overview()), options, stop)
 }
 
 async function follow(name: string, options: AdminOptions): Promise<Response> {
@@ -153,10 +152,17 @@ async function follow(name: string, options: AdminOptions): Promise<Response> {
     stop.abort()
     throw sessionNotFound()
   }
-  async function* texts(events: typeof happenings): AsyncGenerator<string> {
-    for await (const happening of events ?? []) yield told('happening', happening)
-  }
-  return textResponse(FIRST, texts(happenings), { ...options, maxBufferedBytes: 1 }, stop)
+  return toldLive('happening', happenings, options, stop)
+}
+
+function toldLive(
+  event: string,
+  rest: AsyncIterable<object>,
+  options: AdminOptions,
+  stop: AbortController,
+): Response {
+  const textOf = (data: object): string => `event: ${event}\ndata: ${JSON.stringify(data)}\n\n`
+  return textResponse({ first: FIRST, rest, textOf }, { ...options, maxBufferedBytes: 1 }, stop)
 }
 
 function stopOf({ stopping }: AdminOptions): AbortController {
@@ -165,10 +171,6 @@ function stopOf({ stopping }: AdminOptions): AbortController {
   if (stopping?.aborted) over()
   stopping?.addEventListener('abort', over, { signal: stop.signal })
   return stop
-}
-
-function told(event: string, data: object): string {
-  return `event: ${event}\ndata: ${JSON.stringify(data)}\n\n`
 }
 
 function page(content: object): Response {

@@ -237,9 +237,8 @@ async function follow(
   switch (following.kind) {
     case 'following': {
       const events = replyAs === undefined ? following.events : renamed(following.events, replyAs)
-      const response = streamResponse({ ...following, events }, { ...options, ...limits }, stop)
-      response.headers.set('mcp-session-id', id)
-      return response
+      const headers = { 'mcp-session-id': id }
+      return streamResponse({ ...following, events }, { ...options, ...limits, headers }, stop)
     }
     case 'refused':
       throw refused(following)

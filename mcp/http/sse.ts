@@ -21,77 +21,36 @@ const SUPERSEDED_RETRY_MS = 60_000
  */
 export function streamResponse(
   { after, events }: Following & { kind: 'following' },
-  options: SseOptions,
+  options: SseOptions & Pick<TextOptions, 'headers'>,
   stop: AbortController,
 ): Response {
   const first = `id: ${after}\nretry: ${options.retryMs}\ndata:\n\n`
-  return textResponse(first, textsOf(events), options, stop)
+  return textResponse({ first, rest: events, textOf }, options, stop)
+}
+
+export interface Texts<T> {
+  readonly first: string
+  readonly rest: AsyncIterable<T>
+  readonly textOf: (part: T) => string
+}
+
+export interface TextOptions extends Omit<SseOptions, 'retryMs'> {
+  readonly headers?: Readonly<Record<string, string>>
 }
 
 /**
- * What is to be sent, as it comes, behind what is sent `first`. No more of `texts` is asked for than
- * the client takes; `stop` is aborted when it is over.
+ * What is to be sent, as it comes, behind what is sent first. No more is asked for than the client
+ * takes; `stop` is aborted when it is over.
  */
-export function textResponse(
-  first: string,
-  texts: AsyncIterable<string>,
-  { clock, keepAliveMs, maxBufferedBytes }: Omit<SseOptions, 'retryMs'>,
+export function textResponse<T>(
+  texts: Texts<T>,
+  options: TextOptions,
   stop: AbortController,
 ): Response {
-  const encoder = new TextEncoder()
-  let stopKeepAlive = (): void => undefined
-  // Settled when the reader has made room, and when nobody waits for that any more.
-  let room = Promise.withResolvers<void>()
-  let pulls = 0
-  stop.signal.addEventListener('abort', () => room.resolve())
-
-  const body = new ReadableStream<Uint8Array>(
-    {
-      async start(controller) {
-        const write = (text: string): void => controller.enqueue(encoder.encode(text))
-        const isFull = (): boolean => (controller.desiredSize ?? 0) <= 0
-        // What does not fit is in the store: it can wait there.
-        const writeInTime = async (text: string): Promise<void> => {
-          while (isFull() && !stop.signal.aborted) {
-            room = Promise.withResolvers()
-            await room.promise
-          }
-          if (!stop.signal.aborted) write(text)
-        }
-        const keepAlive = (before = ''): void => {
-          stopKeepAlive = clock.timer(keepAliveMs, () => {
-            const progress = `${pulls} ${controller.desiredSize}`
-            if (!isFull()) write(': keep-alive\n\n')
-            else if (progress === before) {
-              // Not closed: that would keep what is written for as long as it is not read.
-              controller.error(new Error('The client does not read'))
-              return stop.abort()
-            }
-            keepAlive(progress)
-          })
-        }
-        write(first)
-        keepAlive()
-        // A stream that can't be followed any more ends here; its client comes back for the rest.
-        const forwarded = forward(texts, writeInTime).catch(() => undefined)
-        void forwarded.finally(() => {
-          stopKeepAlive()
-          stop.abort()
-          close(controller)
-        })
-      },
-      pull() {
-        pulls++
-        room.resolve()
-      },
-      cancel() {
-        stopKeepAlive()
-        stop.abort()
-      },
-    },
-    { highWaterMark: maxBufferedBytes, size: (chunk) => chunk?.byteLength ?? 0 },
-  )
-  return new Response(body, { headers: SSE_HEADERS })
+  const room = { highWaterMark: options.maxBufferedBytes, size: sizeOf }
+  const body = new ReadableStream(new TextSource(texts, options, stop), room)
+  // All at once: headers that are set later make a response that costs more to hold.
+  return new Response(body, { headers: { ...SSE_HEADERS, ...options.headers } })
 }
 
 export const SSE_HEADERS = {
@@ -102,29 +61,96 @@ export const SSE_HEADERS = {
   'x-accel-buffering': 'no',
 }
 
-async function* textsOf(events: AsyncIterable<StreamEvent>): AsyncGenerator<string> {
-  for await (const event of events) {
-    switch (event.kind) {
-      case 'event':
-        yield `id: ${event.id}\nevent: message\ndata: ${event.data}\n\n`
-        break
-      case 'superseded':
-        yield `retry: ${SUPERSEDED_RETRY_MS}\n\n`
+/** Many streams are open and quiet: each is this, and little more. */
+class TextSource<T> {
+  readonly #texts: Texts<T>
+  readonly #options: TextOptions
+  readonly #stop: AbortController
+  #controller: ReadableStreamDefaultController<Uint8Array> | undefined
+  #stopKeepAlive = (): void => undefined
+  /** Called when the reader has made room, and when nobody waits for that any more. */
+  #goOn = (): void => undefined
+  #pulls = 0
+
+  constructor(texts: Texts<T>, options: TextOptions, stop: AbortController) {
+    this.#texts = texts
+    this.#options = options
+    this.#stop = stop
+  }
+
+  start(controller: ReadableStreamDefaultController<Uint8Array>): void {
+    this.#controller = controller
+    this.#stop.signal.addEventListener('abort', () => this.#goOn())
+    this.#write(this.#texts.first)
+    this.#keepAlive()
+    // A stream that can't be followed any more ends here; its client comes back for the rest.
+    void this.#forward()
+      .catch(() => undefined)
+      .finally(() => this.#end())
+  }
+
+  pull(): void {
+    this.#pulls++
+    this.#goOn()
+  }
+
+  cancel(): void {
+    this.#stopKeepAlive()
+    this.#stop.abort()
+  }
+
+  async #forward(): Promise<void> {
+    const { rest, textOf: toText } = this.#texts
+    for await (const part of rest) {
+      // What does not fit is in the store: it can wait there.
+      while (this.#isFull && !this.#stop.signal.aborted) {
+        await new Promise<void>((resolve) => (this.#goOn = resolve))
+      }
+      if (this.#stop.signal.aborted) return
+      this.#write(toText(part))
+    }
+  }
+
+  #keepAlive(before = ''): void {
+    const { clock, keepAliveMs } = this.#options
+    this.#stopKeepAlive = clock.timer(keepAliveMs, () => {
+      const progress = `${this.#pulls} ${this.#controller?.desiredSize}`
+      if (!this.#isFull) this.#write(': keep-alive\n\n')
+      else if (progress === before) {
+        // Not closed: that would keep what is written for as long as it is not read.
+        this.#controller?.error(new Error('The client does not read'))
+        return this.#stop.abort()
+      }
+      this.#keepAlive(progress)
+    })
+  }
+
+  get #isFull(): boolean {
+    return (this.#controller?.desiredSize ?? 0) <= 0
+  }
+
+  #write(text: string): void {
+    this.#controller?.enqueue(encoder.encode(text))
+  }
+
+  #end(): void {
+    this.#stopKeepAlive()
+    this.#stop.abort()
+    try {
+      this.#controller?.close()
+    } catch {
+      // The client has closed it already.
     }
   }
 }
 
-async function forward(
-  texts: AsyncIterable<string>,
-  write: (text: string) => Promise<void>,
-): Promise<void> {
-  for await (const text of texts) await write(text)
+const encoder = new TextEncoder()
+
+function sizeOf(chunk: Uint8Array | undefined): number {
+  return chunk?.byteLength ?? 0
 }
 
-function close(controller: ReadableStreamDefaultController<Uint8Array>): void {
-  try {
-    controller.close()
-  } catch {
-    // The client has closed it already.
-  }
+function textOf(event: StreamEvent): string {
+  if (event.kind === 'superseded') return `retry: ${SUPERSEDED_RETRY_MS}\n\n`
+  return `id: ${event.id}\nevent: message\ndata: ${event.data}\n\n`
 }

@@ -104,7 +104,6 @@ export class LocalRouter implements SessionRouter, SessionHolder {
       if (isOpen && !this.#running.has(start.stream) && (await this.#peers.claim(call))) {
         await this.takeOver(call)
       }
-      this.#openStreams.reserve(id, start.stream, request.signal)
       return { kind: 'following', after: eventId(start), events: this.#follow(id, start, request) }
     } catch (error) {
       return refusalOf(error, log)
@@ -222,18 +221,17 @@ export class LocalRouter implements SessionRouter, SessionHolder {
     return (await store.load(id, { owner: principal })) !== undefined
   }
 
-  async *#follow(
-    id: SessionId,
-    start: Start,
-    { signal }: FollowRequest,
-  ): AsyncGenerator<StreamEvent> {
+  /** Throws if the session has too many streams. */
+  #follow(id: SessionId, start: Start, { signal }: FollowRequest): AsyncIterable<StreamEvent> {
+    const release = this.#openStreams.reserve(id, start.stream)
     const deafen = this.#ears.listen(id)
-    this.#peers.follows(id, start.stream)
-    try {
-      yield* this.#followers.follow(this.#options.store, id, start, signal)
-    } finally {
+    // The signal comes at the end of each stream.
+    signal.addEventListener('abort', () => {
+      release()
       deafen()
-    }
+    })
+    this.#peers.follows(id, start.stream)
+    return this.#followers.follow(this.#options.store, id, start, signal)
   }
 
   async #hear(id: SessionId, news: News): Promise<void> {

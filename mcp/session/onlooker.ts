@@ -30,7 +30,7 @@ export interface Busy {
 /** Of the sessions that are `held`, and of those with open streams. */
 export function activityOf(held: Held, open: OpenStreams): Activity {
   const busy = new Map<SessionId, Busy>()
-  for (const [id, streams] of open) busy.set(id, { streams: streams.size, running: 0 })
+  for (const [id, streams] of open) busy.set(id, { streams, running: 0 })
   for (const [id, { live }] of held) {
     const running = live?.running ?? 0
     if (running > 0) busy.set(id, { streams: busy.get(id)?.streams ?? 0, running })

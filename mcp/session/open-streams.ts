@@ -4,30 +4,35 @@ import type { SessionId, StreamId } from './ids.ts'
 /** How many streams of each session are followed here, or about to be. */
 export class OpenStreams {
   readonly #most: number
-  readonly #open = new Map<SessionId, Map<StreamId, number>>()
+  readonly #open = new Map<SessionId, number>()
+  /** How many follow each: whoever follows a stream takes the place of who did. */
+  readonly #followers = new Map<StreamId, number>()
 
   /** `most` of a session. */
   constructor(most: number) {
     this.#most = most
   }
 
-  [Symbol.iterator](): Iterator<readonly [SessionId, ReadonlyMap<StreamId, number>]> {
+  [Symbol.iterator](): Iterator<readonly [SessionId, number]> {
     return this.#open.entries()
   }
 
-  /** Until the follower's signal, which comes at the end of each stream. Throws `too_many_streams`. */
-  reserve(id: SessionId, stream: StreamId, signal: AbortSignal): void {
-    const open = this.#open.get(id) ?? new Map<StreamId, number>()
-    // Whoever follows a stream takes the place of who did.
-    const isNew = !open.has(stream)
-    if (isNew && open.size >= this.#most) throw tooManyStreams()
-    this.#open.set(id, open)
-    open.set(stream, (open.get(stream) ?? 0) + 1)
-    signal.addEventListener('abort', () => {
-      const left = (open.get(stream) ?? 1) - 1
-      if (left > 0) open.set(stream, left)
-      else open.delete(stream)
-      if (open.size === 0 && this.#open.get(id) === open) this.#open.delete(id)
-    })
+  /** Until what it answers is called, once. Throws `too_many_streams`. */
+  reserve(id: SessionId, stream: StreamId): () => void {
+    if (!this.#followers.has(stream)) {
+      if ((this.#open.get(id) ?? 0) >= this.#most) throw tooManyStreams()
+      count(this.#open, id, 1)
+    }
+    count(this.#followers, stream, 1)
+    return () => {
+      count(this.#followers, stream, -1)
+      if (!this.#followers.has(stream)) count(this.#open, id, -1)
+    }
   }
+}
+
+function count<K>(counts: Map<K, number>, key: K, more: 1 | -1): void {
+  const now = (counts.get(key) ?? 0) + more
+  if (now > 0) counts.set(key, now)
+  else counts.delete(key)
 }
