@@ -12,17 +12,10 @@ export async function readBody(request: Request, maxBytes: number): Promise<stri
     ? new Uint8Array(await request.arrayBuffer())
     : await readBytes(request.body, maxBytes)
   try {
-    return isShortAscii(bytes) ? String.fromCharCode(...bytes) : decoder.decode(bytes)
+    return decoder.decode(bytes)
   } catch {
     throw new ServerError('parse_error', 'Cannot read message: it is not UTF-8')
   }
-}
-
-/** Nearly every body is, and a decoder in a mode that throws takes its time to start. */
-function isShortAscii(bytes: Uint8Array): boolean {
-  if (bytes.length > 4096) return false
-  for (const byte of bytes) if (byte > 0x7f) return false
-  return true
 }
 
 /** All of a body. Throws `body_too_large`. */
