@@ -23,6 +23,7 @@ import {
 
 const { sessions: SESSIONS, streams: STREAMS } = parseFlags({ sessions: 10_000, streams: 2000 })
 const WARM_UP = 6000
+const WARM_UP_STREAMS = 150
 const IDLE_SECONDS = 2
 const CONNECTIONS = 16
 
@@ -41,8 +42,9 @@ try {
   }
   const instances: Started[] = []
   for (const number of [1, 2, 3]) instances.push(await startInstance(number, options))
-  // An instance at work: what its heap needs to breathe is no idle session's.
-  await open(instances, WARM_UP)
+  // An instance at work: what its heap needs to breathe is no idle session's, and its code no stream's.
+  const first = await open(instances, WARM_UP)
+  for (const socket of await follow(first.slice(0, WARM_UP_STREAMS))) socket.destroy()
   const before = await idleFootprint(instances, redis)
   const sessions = await open(instances, SESSIONS)
   const after = await idleFootprint(instances, redis)

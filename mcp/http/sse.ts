@@ -83,10 +83,7 @@ class TextSource<T> {
     this.#stop.signal.addEventListener('abort', () => this.#goOn())
     this.#write(this.#texts.first)
     this.#keepAlive()
-    // A stream that can't be followed any more ends here; its client comes back for the rest.
     void this.#forward()
-      .catch(() => undefined)
-      .finally(() => this.#end())
   }
 
   pull(): void {
@@ -101,13 +98,20 @@ class TextSource<T> {
 
   async #forward(): Promise<void> {
     const { rest, textOf: toText } = this.#texts
-    for await (const part of rest) {
-      // What does not fit is in the store: it can wait there.
-      while (this.#isFull && !this.#stop.signal.aborted) {
-        await new Promise<void>((resolve) => (this.#goOn = resolve))
+    const { signal } = this.#stop
+    try {
+      for await (const part of rest) {
+        // What does not fit is in the store: it can wait there.
+        while (this.#isFull && !signal.aborted) {
+          await new Promise<void>((resolve) => (this.#goOn = resolve))
+        }
+        if (signal.aborted) return
+        this.#write(toText(part))
       }
-      if (this.#stop.signal.aborted) return
-      this.#write(toText(part))
+    } catch {
+      // One that can't be followed any more ends here; its client comes back for the rest.
+    } finally {
+      this.#end()
     }
   }
 
