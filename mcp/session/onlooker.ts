@@ -1,3 +1,4 @@
+import type { HeldSessions } from './held-sessions.ts'
 import type { SessionId } from './ids.ts'
 import type { OpenStreams } from './open-streams.ts'
 import type { SessionRecord } from './store.ts'
@@ -28,7 +29,7 @@ export interface Busy {
 }
 
 /** Of the sessions that are `held`, and of those with open streams. */
-export function activityOf(held: Held, open: OpenStreams): Activity {
+export function activityOf(held: HeldSessions, open: OpenStreams): Activity {
   const busy = new Map<SessionId, Busy>()
   for (const [id, streams] of open) busy.set(id, { streams, running: 0 })
   for (const [id, { live }] of held) {
@@ -36,12 +37,6 @@ export function activityOf(held: Held, open: OpenStreams): Activity {
     if (running > 0) busy.set(id, { streams: busy.get(id)?.streams ?? 0, running })
   }
   return { held: held.size, busy }
-}
-
-interface Held extends Iterable<
-  readonly [SessionId, { readonly live?: { readonly running: number } | undefined }]
-> {
-  readonly size: number
 }
 
 export const nobody: Onlooker = {

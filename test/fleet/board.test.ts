@@ -105,6 +105,15 @@ describe.each([
     expect((await board.look()).sessions).toMatchObject([{ name: 'name-3' }])
   })
 
+  it('remembers of the last thousand that they have ended', async () => {
+    const board = await create()
+    const names = Array.from({ length: 1001 }, (_, n) => nameOf(n))
+    for (const name of names) await board.report(reportOf('a', { ended: [name] }))
+    const now = Date.now()
+    await board.report(reportOf('b', { sessions: [used(0, now), used(1000, now)] }))
+    expect((await board.look()).sessions).toMatchObject([{ name: 'name-0' }])
+  })
+
   it('shows what goes on in a session until that is over, and puts none up for this', async () => {
     const board = await create()
     const busy = { name: nameOf(1), calls: 0, streams: 2, running: 1 }

@@ -2,9 +2,18 @@ import { describe, expect, it } from 'vitest'
 import type { LogEvent } from '../../../mcp/log.ts'
 import { ServerError } from '../../../mcp/errors.ts'
 import { QUIET_SWEEPS } from '../../../mcp/session/held-sessions.ts'
+import { alone, type Peers } from '../../../mcp/session/peers.ts'
 import type { SessionStore } from '../../../mcp/session/store.ts'
 import { createLocalApp, createLocalStore, type LocalApp } from '../../support/local-app.ts'
-import { callTool, openSession, send, toolCall, until } from '../../support/mcp.ts'
+import {
+  BASE,
+  callTool,
+  endSession,
+  openSession,
+  send,
+  toolCall,
+  until,
+} from '../../support/mcp.ts'
 
 describe('an instance that holds sessions', () => {
   it('holds as many as it may, the last ones used, and restores the others', async () => {
@@ -35,6 +44,31 @@ describe('an instance that holds sessions', () => {
     )
     const counters = (await Promise.all(calls)).map(({ counter }) => Number(counter))
     expect(counters.reduce((sum, counter) => sum + counter, 0)).toBe((8 * 25 * 26) / 2)
+  })
+
+  it('listens to the sessions whose streams are followed, and to no others', async () => {
+    const heard = new Set<string>()
+    const peers: Peers = {
+      ...alone,
+      listen(id) {
+        heard.add(id)
+        return () => void heard.delete(id)
+      },
+    }
+    const app = createLocalApp({ peers })
+    const ids = [await openSession(app.fetch), await openSession(app.fetch)]
+    const streams = await Promise.all(
+      ids.map((id) => {
+        const headers = { accept: 'text/event-stream', 'mcp-session-id': id }
+        return app.fetch(new Request(`${BASE}/mcp`, { headers }))
+      }),
+    )
+    expect([...heard]).toEqual(ids)
+    await streams[0]?.body?.cancel()
+    expect([...heard]).toEqual(ids.slice(1))
+    await endSession(app.fetch, ids[1] ?? '')
+    await streams[1]?.text()
+    expect([...heard]).toEqual([])
   })
 
   it('lets go of what nobody used for a while, and says when nothing is left', async () => {
