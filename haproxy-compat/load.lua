@@ -1,14 +1,11 @@
--- The session, and one of its replies if that has not aged: a use, so both keys live on. Nothing, and no
--- use, if it is not that of who asks.
+-- The session, and what is kept under a reply's field: a use, so both keys live on. Nothing, and no use, if
+-- it is not that of who asks.
 --   KEYS[1]  the session   KEYS[2]  ages
---   ARGV[1]  time to live in ms   ARGV[2]  the reply's field   ARGV[3]  now in ms   ARGV[4]  who asks, or ''
-if ARGV[4] ~= '' then
+--   ARGV[1]  time to live in ms   ARGV[2]  the reply's field   ARGV[3]  who asks, or ''
+if ARGV[3] ~= '' then
   local begin = redis.call('HGET', KEYS[1], 'begin')
-  if not begin or cjson.decode(begin).principal ~= ARGV[4] then return nil end
+  if not begin or cjson.decode(begin).principal ~= ARGV[3] then return nil end
 end
 if redis.call('PEXPIRE', KEYS[1], ARGV[1]) == 0 then return nil end
 redis.call('PEXPIRE', KEYS[2], ARGV[1])
-local found = redis.call('HMGET', KEYS[1], 'begin', 'settings', 'state', 'version', ARGV[2])
-local kept = redis.call('ZSCORE', KEYS[2], ARGV[2])
-if not kept or tonumber(kept) <= tonumber(ARGV[3]) then found[5] = false end
-return found
+return redis.call('HMGET', KEYS[1], 'begin', 'settings', 'state', 'version', ARGV[2])

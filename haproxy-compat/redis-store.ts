@@ -1,5 +1,5 @@
 import * as z from 'zod'
-import { storeAway } from '../mcp/errors.ts'
+import { ServerError, storeAway } from '../mcp/errors.ts'
 import type { SessionId, StreamId } from '../mcp/session/ids.ts'
 import {
   parseBegin,
@@ -10,9 +10,11 @@ import {
   type RecordLimits,
 } from '../mcp/session/record.ts'
 import type {
+  Asked,
   Commit,
   CommitOutcome,
   Loaded,
+  Reply,
   SessionStore,
   StreamEntries,
 } from '../mcp/session/store.ts'
@@ -28,7 +30,8 @@ import {
 //   mcp:{<id>}:session   hash        begin        JSON of principal, initialize params, standalone stream
 //                                    settings     JSON; missing: none were set
 //                                    state        JSON        version  how many commits changed it
-//                                    reply:<key>  JSON of a reply record
+//                                    reply:<key>  until when it is kept, its attempt's number, and
+//                                                 JSON of the rest of a reply record
 //                                    last:<stream>  the place of its last entry
 //                                    entry:<stream>.<place>   JSON of an entry
 //   mcp:{<id>}:ages      sorted set  reply:<key>, stream:<call's stream>   until when they are kept; a
@@ -44,6 +47,8 @@ export interface RedisStoreOptions extends RecordLimits {
 
 const STREAM = 'stream:'
 const ROUTER_RETENTION_MS = 60_000
+// An end that is the same for a while has to be written once in that while.
+const ROUTER_ENDS_MS = 30_000
 // Those of routers are among the replies that are kept, and ended streams.
 const KEPT_PER_REPLY = 8
 
@@ -66,13 +71,13 @@ export function createRedisStore(redis: RedisScripts, options: RedisStoreOptions
   }
 
   return {
-    async load(id, { key = '', owner = '' } = {}) {
-      const args = [String(ttlMs), `reply:${key}`, String(now()), owner]
-      return parseLoaded(await run(LOAD, id, args))
+    async load(id, asked = {}) {
+      const args = [String(ttlMs), fieldOf(asked), asked.owner ?? '']
+      return parseLoaded(await run(LOAD, id, args), asked, now())
     },
 
     async commit(id, commit) {
-      return parseOutcome(await run(COMMIT, id, pack(commit, now(), options)))
+      return parseOutcome(await run(COMMIT, id, pack(commit, now(), options)), commit.reply)
     },
 
     async entries(id, stream, after) {
@@ -96,14 +101,15 @@ function pack(
   now: number,
   { ttlMs, replyRetentionMs, maxRepliesPerSession }: RedisStoreOptions,
 ): string[] {
-  const usual = Math.max(replyRetentionMs, reply?.keepMs ?? 0)
-  // A router is done with a request within seconds, and there is one for each call.
-  const keep = reply?.attempt === undefined ? usual : Math.min(usual, ROUTER_RETENTION_MS)
   const text = (value: unknown): string => (value === undefined ? '' : JSON.stringify(value))
   const args = [ttlMs, now, now + replyRetentionMs].map(String)
   args.push(text(begin), text(change?.from), text(change?.state), text(settings))
-  if (reply === undefined) args.push('', '', '')
-  else args.push(`reply:${reply.key}`, String(now + keep), text(reply))
+  if (reply === undefined) args.push('', '', '', '')
+  else {
+    const { key: _, attempt, ...rest } = reply
+    const until = endOf(reply, now, replyRetentionMs)
+    args.push(fieldOf(reply), String(until), String(attempt?.number ?? 0), JSON.stringify(rest))
+  }
   args.push(String(KEPT_PER_REPLY * maxRepliesPerSession))
   for (const { stream, at, entries } of append) {
     const begins = entries[0]?.kind === 'begin' ? 'begins' : ''
@@ -114,20 +120,52 @@ function pack(
   return args
 }
 
-function parseOutcome(answer: unknown): CommitOutcome {
+/** The field of a reply. Where a sender has but one request open, one takes the place of the last. */
+function fieldOf({ key = '', attempt }: Asked): string {
+  const isAlone = attempt !== undefined && attempt.settled === attempt.number
+  return isAlone ? `reply:sender/${attempt.sender}` : `reply:${key}`
+}
+
+function endOf({ attempt, keepMs = 0 }: Reply, now: number, retentionMs: number): number {
+  const usual = now + Math.max(retentionMs, keepMs)
+  if (attempt === undefined) return usual
+  // A router is done with a request within seconds.
+  const end = Math.ceil((now + ROUTER_RETENTION_MS) / ROUTER_ENDS_MS) * ROUTER_ENDS_MS
+  return Math.min(usual, end)
+}
+
+/** The reply that is kept in a field, if it is that of who asks. */
+function findKept(text: string, asked: Asked, now: number): Reply | undefined {
+  const { until, number, reply } = parseKept(text, asked)
+  const own = asked.attempt?.number ?? 0
+  if (until <= now || number < own) return undefined
+  if (number === own) return reply
+  const why = 'its router has an answer, and has asked for more since'
+  throw new ServerError('call_interrupted', `Cannot run call: ${why}`)
+}
+
+function parseKept(text: string, { key = '', attempt }: Asked) {
+  const [, until, number, rest = ''] = KEPT.exec(text) ?? []
+  const reply = { ...parseReply(rest), key, attempt }
+  return { until: Number(until), number: Number(number), reply }
+}
+
+const KEPT = /^(\d+) (\d+) (.*)$/s
+
+function parseOutcome(answer: unknown, asked: Asked = {}): CommitOutcome {
   const [kind, value] = answer as [CommitOutcome['kind'], string | number]
   switch (kind) {
     case 'committed':
       return { kind, version: Number(value) }
     case 'answered':
-      return { kind, reply: parseReply(String(value)) }
+      return { kind, reply: parseKept(String(value), asked).reply }
     case 'conflict':
     case 'gone':
       return { kind }
   }
 }
 
-function parseLoaded(answer: unknown): Loaded | undefined {
+function parseLoaded(answer: unknown, asked: Asked, now: number): Loaded | undefined {
   const [begin, settings, state, version, reply] = loaded.parse(answer ?? [])
   if (begin == null || state == null) return undefined
   const record = {
@@ -136,7 +174,7 @@ function parseLoaded(answer: unknown): Loaded | undefined {
     state: parseState(state),
     version: Number(version),
   }
-  return { record, reply: reply == null ? undefined : parseReply(reply) }
+  return { record, reply: reply == null ? undefined : findKept(reply, asked, now) }
 }
 
 function parseEntries(answer: unknown, stream: StreamId, after: number): StreamEntries | undefined {

@@ -10,6 +10,7 @@ import {
   standalone,
   type Cases,
 } from './cases.ts'
+import type { Reply } from '../mcp/session/store.ts'
 
 /** What a store keeps of a session and of its replies, and for how long. */
 export const stateCases: Cases = {
@@ -109,20 +110,36 @@ export const stateCases: Cases = {
 
   'keeps the replies that their router has not settled': inSession(
     async ({ store, id, settles }) => {
-      for (const number of [1, 2, 3]) {
-        const attempt = { sender: 'a', number }
-        await store.commit(id, { reply: { ...reply(`a/${number}`, number), attempt } })
+      const sent = [
+        { sender: 'a', number: 1, settled: 0 },
+        { sender: 'a', number: 2, settled: 1 },
+        { sender: 'a', number: 3, settled: 1 },
+        { sender: 'b', number: 1, settled: 1 },
+        { sender: 'a', number: 4, settled: 3 },
+      ].map((attempt) => ({ ...reply(`${attempt.sender}/${attempt.number}`, 1), attempt }))
+      for (const one of sent) await store.commit(id, { reply: one })
+      const found = []
+      for (const one of sent) found.push((await store.load(id, one))?.reply !== undefined)
+      equal(found, [!settles, !settles, true, true, true])
+    },
+  ),
+
+  'tells the attempts of a sender apart that sends one after the other': inSession(
+    async ({ store, id }) => {
+      const sent = (number: number): Reply => {
+        const attempt = { sender: 'a', number, settled: number }
+        return { ...reply(`a/${number}`, number), attempt }
       }
-      await store.commit(id, {
-        reply: { ...reply('b/1', 1), attempt: { sender: 'b', number: 1 } },
-      })
-      await store.commit(id, { reply: reply('mine', 1), settled: { sender: 'a', below: 3 } })
-      const kinds = []
-      for (const key of ['a/1', 'a/2', 'a/3', 'b/1', 'mine']) {
-        kinds.push((await store.commit(id, { reply: reply(key, 0) })).kind)
+      for (const number of [1, 2]) {
+        const one = sent(number)
+        equal((await store.load(id, one))?.reply, undefined)
+        const outcome = await store.commit(id, { ...change(number - 1, { number }), reply: one })
+        equal(outcome, { kind: 'committed', version: number })
       }
-      const settled = settles ? 'committed' : 'answered'
-      equal(kinds, [settled, settled, 'answered', 'answered', 'answered'])
+      const again = await store.commit(id, { ...change(1, { number: 9 }), reply: sent(2) })
+      matches(again, { kind: 'answered', reply: sent(2) })
+      matches((await store.load(id, sent(2)))?.reply, sent(2))
+      matches((await store.load(id))?.record, { version: 2, state: { number: 2 } })
     },
   ),
 

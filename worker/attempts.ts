@@ -1,5 +1,5 @@
 import { randomText } from '../mcp/session/ids.ts'
-import type { Attempt } from '../mcp/session/router.ts'
+import type { Attempt } from '../mcp/session/store.ts'
 
 /**
  * Names the POSTs of this isolate. A key per POST lets an object tell a repeated one; the lowest

@@ -15,6 +15,7 @@ import {
   checkPost,
   checkProtocolVersion,
   isStateless,
+  parseRouterKey,
   sessionIdOf,
   speaksStateless,
   type AllowList,
@@ -181,8 +182,8 @@ async function serveDelete(
 async function readPost(request: Request, caller: Caller, options: AppOptions): Promise<Post> {
   const body = await readBody(request, options.limits.maxBodyBytes)
   const idempotencyKey = request.headers.get('idempotency-key') ?? undefined
-  const sender = options.routerKeyHeader && request.headers.get(options.routerKeyHeader)
-  const attempt = sender ? { sender, number: 0, settled: 0 } : undefined
+  const routerKey = options.routerKeyHeader && request.headers.get(options.routerKeyHeader)
+  const attempt = routerKey ? parseRouterKey(routerKey) : undefined
   return { ...caller, body, idempotencyKey, attempt }
 }
 

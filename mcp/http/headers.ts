@@ -2,6 +2,7 @@ import { isJsonContentType, PROTOCOL_VERSION_META_KEY } from '@modelcontextproto
 import { ServerError } from '../errors.ts'
 import type { SessionId } from '../session/ids.ts'
 import { REVISIONS, STATELESS_REVISION } from '../session/revisions.ts'
+import type { Attempt } from '../session/store.ts'
 
 /** Who may ask: names a browser may have been pointed at, and pages that may call. */
 export interface AllowList {
@@ -121,4 +122,16 @@ function isAllowed(hostname: string | undefined, hosts: readonly string[]): bool
   return hosts.some((host) =>
     host.startsWith('*.') ? hostname.endsWith(host.slice(1)) : hostname === host,
   )
+}
+
+const NUMBERED = /^(.+);number=(\d{1,15})$/
+
+/**
+ * A router's key: `<connection>;number=<n>` from one that numbers what comes on a connection of its
+ * clients, where each request is over before the next one; else the name of this request alone.
+ */
+export function parseRouterKey(text: string): Attempt {
+  const [, sender = text, digits = '0'] = NUMBERED.exec(text) ?? []
+  const number = Number(digits)
+  return { sender, number, settled: number }
 }

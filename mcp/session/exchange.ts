@@ -194,7 +194,7 @@ export class Exchange {
   /** While the store is away, what needs no state is answered from what was last known. */
   #use(): Promise<Loaded | undefined> {
     const { session } = this.host
-    return session.load(this.identity?.key).catch((error: unknown) => {
+    return session.load(this.identity).catch((error: unknown) => {
       if (NEEDS_NO_STATE.test(this.request.method)) return { record: session.record }
       throw error
     })

@@ -26,9 +26,9 @@ export async function identify(
     return { key: `client/${checkKey(key)}`, fingerprint: await fingerprint(params, tools) }
   }
   if (post.attempt === undefined) return undefined
-  const { sender, number } = post.attempt
+  const { attempt } = post
   // Each POST has another, so there is nothing that could differ.
-  return { key: `router/${sender}/${number}`, attempt: { sender, number }, fingerprint: '' }
+  return { key: `router/${attempt.sender}/${attempt.number}`, attempt, fingerprint: '' }
 }
 
 function checkKey(key: unknown): string {

@@ -1,6 +1,7 @@
 import type { JSONRPCMessage } from '@modelcontextprotocol/server'
 import { ServerError } from '../errors.ts'
 import { COMMITTED, type Meter } from '../meter.ts'
+import type { Identity } from './identity.ts'
 import type { SessionId, StreamId } from './ids.ts'
 import type {
   Append,
@@ -29,7 +30,6 @@ export interface LiveSessionOptions {
 export class LiveSession {
   readonly #options: LiveSessionOptions
   #record: SessionRecord | undefined
-  #settled: Commit['settled']
   #turn: Promise<void> = Promise.resolve()
   /** The place of the standalone stream's next entry; read when it is first written to. */
   #nextStandalone: number | undefined
@@ -43,8 +43,9 @@ export class LiveSession {
     return this.#record
   }
 
-  async load(key?: string): Promise<Loaded | undefined> {
-    const loaded = await this.#options.store.load(this.#options.id, { key })
+  async load(call?: Identity): Promise<Loaded | undefined> {
+    const { key, attempt } = call ?? {}
+    const loaded = await this.#options.store.load(this.#options.id, { key, attempt })
     if (loaded !== undefined) this.#record = loaded.record
     return loaded
   }
@@ -64,8 +65,7 @@ export class LiveSession {
   async commit(commit: Commit): Promise<CommitOutcome> {
     const { store, id, grown, changed, meter } = this.#options
     const append = [...(commit.append ?? []), ...(await this.#toSubscribers(commit))]
-    const settled = this.#settled
-    const whole = { ...commit, ...(settled && { settled }), ...(append.length > 0 && { append }) }
+    const whole = { ...commit, ...(append.length > 0 && { append }) }
     const outcome = await store.commit(id, whole)
     if (outcome.kind !== 'committed') {
       this.#nextStandalone = undefined
@@ -80,11 +80,6 @@ export class LiveSession {
     for (const { stream } of append) grown(stream)
     if (change !== undefined && change.state !== record.state) changed(outcome.version)
     return outcome
-  }
-
-  /** The router's word that its attempts under a number are over; goes with the next commit. */
-  settle(settled: NonNullable<Commit['settled']>): void {
-    this.#settled = settled
   }
 
   /** Waits until no other update is open in this holder. Call what it answers to let the next in. */

@@ -71,18 +71,22 @@ function hasAged(
 
 function nextReplies(
   replies: readonly DatedReply[],
-  { reply, settled }: Commit,
+  { reply }: Commit,
   now: number,
   limits: RecordLimits,
 ): readonly DatedReply[] {
   const kept = replies.filter((one) => {
-    const { attempt } = one
-    const isTheirs = attempt !== undefined && attempt.sender === settled?.sender
-    return !hasAged(one, now, limits) && !(isTheirs && attempt.number < settled.below)
+    return !hasAged(one, now, limits) && !isSettled(one, reply)
   })
   return reply === undefined
     ? kept
     : [...kept, { ...reply, at: now }].slice(-limits.maxRepliesPerSession)
+}
+
+function isSettled({ attempt: before }: Reply, by: Reply | undefined): boolean {
+  const { attempt } = by ?? {}
+  if (before === undefined || attempt === undefined) return false
+  return before.sender === attempt.sender && before.number < attempt.settled
 }
 
 function newSession(begin: NonNullable<Commit['begin']>, now: number): StoredSession {
@@ -112,7 +116,9 @@ export const parseState = (text: string): SessionState => state.parse(JSON.parse
 export const parseBegin = (text: string): NonNullable<Commit['begin']> =>
   begin.parse(JSON.parse(text))
 export const parseSettings = (text: string): Settings => settings.parse(JSON.parse(text))
-export const parseReply = (text: string): Reply => reply.parse(JSON.parse(text))
+/** All but its names. */
+export const parseReply = (text: string): Omit<Reply, 'key' | 'attempt'> =>
+  named.parse(JSON.parse(text))
 export const parseEntry = (text: string): Entry => entry.parse(JSON.parse(text))
 
 const jsonObject = z.custom<JsonObject>((value) => typeof value === 'object' && value !== null)
@@ -129,10 +135,8 @@ const begin = z.object({
   standalone: streamId,
 })
 const settings = z.object({ logLevel: z.string().optional(), subscriptions: z.array(z.string()) })
-const reply = z.object({
-  key: z.string(),
+const named = z.object({
   fingerprint: z.string(),
-  attempt: z.object({ sender: z.string(), number: z.int() }).optional(),
   keepMs: z.number().optional(),
   answer: z.discriminatedUnion('kind', [
     z.object({
@@ -145,6 +149,10 @@ const reply = z.object({
       id: z.union([z.string(), z.number()]),
     }),
   ]),
+})
+const reply = named.extend({
+  key: z.string(),
+  attempt: z.object({ sender: z.string(), number: z.int(), settled: z.int() }).optional(),
 })
 /** An entry's own shape was the writer's care; that it is one is looked at. */
 export const entry = z.custom<Entry>(

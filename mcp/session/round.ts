@@ -263,7 +263,7 @@ export class Round implements Operator {
   /** An effect outside the session is not for one that is over, nor for a call that was answered. */
   async #mustBeNew(): Promise<void> {
     if (this.#session === undefined || this.#memory.steps.size > 0) return
-    const loaded = await this.#session.load(this.#request.identity?.key)
+    const loaded = await this.#session.load(this.#request.identity)
     if (loaded === undefined) throw this.#fail(sessionNotFound())
     const { reply } = loaded
     if (reply === undefined) return
@@ -281,7 +281,7 @@ export class Round implements Operator {
     signal.throwIfAborted()
     if (this.#session === undefined) return result
     if (this.#staged.state !== undefined) return this.#commit(this.#session, result)
-    const loaded = await this.#session.load(identity?.key)
+    const loaded = await this.#session.load(identity)
     if (loaded === undefined) throw sessionNotFound()
     // It changed something when it ran first.
     return loaded.reply === undefined ? result : this.#recorded(loaded.reply)

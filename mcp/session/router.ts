@@ -4,7 +4,7 @@ import type { Call } from './call.ts'
 import type { RoundClient } from './round-call.ts'
 import type { RoundRequest } from './round.ts'
 import type { JsonObject, SessionState } from './state.ts'
-import type { Entry } from './store.ts'
+import type { Attempt, Entry } from './store.ts'
 
 /**
  * Knows where sessions live: the difference between the edge and the Node fleet. For every method
@@ -32,7 +32,6 @@ export interface SessionHolder {
 }
 
 export interface SessionRound {
-  readonly attempt: Attempt | undefined
   readonly request: RoundRequest
   readonly client: RoundClient
   readonly tool: (call: Call) => Promise<JsonObject>
@@ -57,14 +56,6 @@ export interface Post {
   readonly idempotencyKey?: string | undefined
   /** The router's own key. */
   readonly attempt?: Attempt | undefined
-}
-
-/** Names one POST over all the times its router sends it. */
-export interface Attempt {
-  readonly sender: string
-  readonly number: number
-  /** The sender has an answer to each of its POSTs with a lower number than this. */
-  readonly settled: number
 }
 
 export type Opened =

@@ -29,7 +29,7 @@ import { LiveSession, type LiveSessionOptions } from './live-session.ts'
 import { measureExchanges } from './measured.ts'
 import { outcomeOf, parseMessage, type InitializeMessage } from './message.ts'
 import { refusalOf } from './refusal.ts'
-import type { Answer, Attempt, Post, SessionRound, StateOf } from './router.ts'
+import type { Answer, Post, SessionRound, StateOf } from './router.ts'
 import { createRoundCall } from './round-call.ts'
 import { runRound } from './round.ts'
 import { asSpoken, REVISIONS } from './revisions.ts'
@@ -149,9 +149,8 @@ export class SessionRuntime {
   }
 
   /** Runs `tool` for one request of the stateless revision. */
-  async round({ request, client, tool, attempt }: SessionRound): Promise<JsonObject> {
+  async round({ request, client, tool }: SessionRound): Promise<JsonObject> {
     this.#mustTakeMore()
-    this.#settle(attempt)
     const running = runRound(this.#session, request, (round) => {
       return tool(
         createRoundCall(round, { ...this.#callOptions(), signal: request.signal, client }),
@@ -212,7 +211,6 @@ export class SessionRuntime {
       throw new ServerError('invalid_request', 'Cannot initialize session: it has begun already')
     }
     this.#mustTakeMore()
-    this.#settle(post.attempt)
     const identity = await this.#identify(request, post)
     const running = this.#exchanges.withKey(identity?.key)
     if (running !== undefined && running.identity?.fingerprint !== identity?.fingerprint) {
@@ -234,10 +232,6 @@ export class SessionRuntime {
   #mustTakeMore(): void {
     if (this.running + this.#arriving < this.#options.limits.maxCallsPerSession) return
     throw new ServerError('too_many_calls', 'Cannot run call: the session runs too many')
-  }
-
-  #settle(attempt: Attempt | undefined): void {
-    if (attempt) this.#session.settle({ sender: attempt.sender, below: attempt.settled })
   }
 
   #start(request: JSONRPCRequest, identity: Exchange['identity']): Exchange {

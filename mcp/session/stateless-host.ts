@@ -151,7 +151,7 @@ export class StatelessHost implements ServerHost {
   ): Promise<JsonObject | undefined> {
     const { holder, instance, clock, status } = this.#options
     const caller = callerOf(ctx)
-    const { principal, attempt } = caller.post
+    const { principal } = caller.post
     const request = await this.#requestOf(ctx)
     const client = clientOf(ctx)
     const act = async (call: Call): Promise<JsonObject> => {
@@ -165,7 +165,7 @@ export class StatelessHost implements ServerHost {
     }
     if (!tool.stateless) {
       const id = session as SessionId
-      return holder.round(id, principal, { request, client, tool: act, attempt })
+      return holder.round(id, principal, { request, client, tool: act })
     }
     const { signal } = request
     const stateOf: SessionHolder['stateOf'] = (id, owner) => holder.stateOf(id, owner)

@@ -34,6 +34,8 @@ export interface SessionStore {
 export interface Asked {
   readonly owner?: Principal | undefined
   readonly key?: string | undefined
+  /** Set when `key` is a router's own. */
+  readonly attempt?: Attempt | undefined
 }
 
 export interface Loaded {
@@ -70,8 +72,6 @@ export interface Commit {
   readonly settings?: Settings
   /** Kept under its key; if the key has a record already, that one is the outcome. */
   readonly reply?: Reply
-  /** The router's word that its attempts under `number` are over: their records may go. */
-  readonly settled?: { readonly sender: string; readonly below: number }
   readonly append?: readonly Append[]
 }
 
@@ -124,11 +124,19 @@ export interface Reply {
   readonly key: string
   /** Tool and arguments: another fingerprint under the same key is a conflict. */
   readonly fingerprint: string
-  /** Set when the key is a router's own. */
-  readonly attempt?: { readonly sender: string; readonly number: number } | undefined
+  /** Set when the key is a router's own. Records of its sender that are settled by it may go. */
+  readonly attempt?: Attempt | undefined
   /** Kept so long, in milliseconds, if that is longer than others are. */
   readonly keepMs?: number | undefined
   readonly answer: RecordedAnswer
+}
+
+/** Names one POST over all the times its router sends it. */
+export interface Attempt {
+  readonly sender: string
+  readonly number: number
+  /** The sender has an answer to each of its POSTs with a lower number than this. */
+  readonly settled: number
 }
 
 export type RecordedAnswer =

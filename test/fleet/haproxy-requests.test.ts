@@ -1,11 +1,15 @@
 /** What HAProxy makes of requests before an instance gets them, and of answers before a client does. */
 import { once } from 'node:events'
+import { Agent, request } from 'node:http'
+import { connect as connectHttp2 } from 'node:http2'
 import { connect, type Socket } from 'node:net'
+import { json } from 'node:stream/consumers'
 import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from 'vitest'
 import { DIE, SAY, startFront, type Front } from '../support/haproxy.ts'
 import { until } from '../support/mcp.ts'
 
 const MOST = 20
+const UUID = '[\\da-f]{8}(-[\\da-f]{4}){3}-[\\da-f]{12}'
 const HEAD = 'POST /mcp HTTP/1.1\r\nhost: localhost\r\n'
 
 describe('HAProxy', () => {
@@ -16,6 +20,18 @@ describe('HAProxy', () => {
   })
   beforeEach(() => front.are('ready'))
   afterAll(() => front.stop())
+
+  /** Sends on a connection of its own, and tells the key that its request came with. */
+  function connection(): () => Promise<string | undefined> {
+    const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+    onTestFinished(() => agent.destroy())
+    return async () => {
+      const sent = request(`${front.url}/mcp`, { method: 'POST', agent })
+      sent.end('{}')
+      const [response] = await once(sent, 'response')
+      return ((await json(response)) as Record<string, string>)['holdfast-request']
+    }
+  }
 
   const states = ['ready', 'only live', 'starting'] as const
 
@@ -34,9 +50,40 @@ describe('HAProxy', () => {
     }
     const { headers } = await front.sent({ ...forged, 'x-other': 'kept' })
     expect(headers).toMatchObject({ 'x-forwarded-for': '127.0.0.1', 'x-other': 'kept' })
-    expect(headers['holdfast-request']).toMatch(/^[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}$/)
+    expect(headers['holdfast-request']).toMatch(new RegExp(`^${UUID};number=\\d+$`))
     const told = Object.keys(headers).filter((name) => name in forged)
     expect(told.toSorted()).toEqual(['holdfast-request', 'x-forwarded-for'])
+  })
+
+  it.each(states)(
+    'numbers what comes on a connection, and names the connection (%s)',
+    async (state) => {
+      await front.are(state)
+      const [one, other] = [connection(), connection()]
+      const keys = [await one(), await one(), await other(), await one()]
+      const [name = '', second = ''] = [keys[0], keys[2]].map((key) => key?.split(';')[0])
+      expect(keys).toEqual([
+        `${name};number=1`,
+        `${name};number=2`,
+        `${second};number=1`,
+        `${name};number=3`,
+      ])
+      expect(second).not.toBe(name)
+    },
+  )
+
+  it('names each request for itself where they come side by side', async () => {
+    const session = connectHttp2(front.url)
+    onTestFinished(() => session.close())
+    const keys = [1, 2].map(async () => {
+      const stream = session.request({ ':method': 'POST', ':path': '/mcp' })
+      stream.end('{}')
+      return ((await json(stream)) as Record<string, string>)['holdfast-request']
+    })
+    const [one, other] = await Promise.all(keys)
+    expect(one).toMatch(new RegExp(`^${UUID}$`))
+    expect(other).toMatch(new RegExp(`^${UUID}$`))
+    expect(other).not.toBe(one)
   })
 
   it.each(states)('keeps to itself that an instance has a session (%s)', async (state) => {

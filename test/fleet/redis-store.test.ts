@@ -54,6 +54,11 @@ const reply = (key: string) => ({
   fingerprint: 'f',
   answer: { kind: 'reply', outcome: { result: {} } } as const,
 })
+/** One of those that a router sends one after the other. */
+const routed = (number: number) => ({
+  ...reply(`router/s/${number}`),
+  attempt: { sender: 's', number, settled: number },
+})
 
 it('all keys of a session expire at one instant, and each use moves it', async () => {
   const id = randomText(9) as SessionId
@@ -129,7 +134,7 @@ it('keeps no more replies and ended streams than it may, and the youngest of the
   expect(await store.running(id)).toEqual([running])
 })
 
-it("keeps the router's own replies for a minute, and those of a client's key for longer", async () => {
+it("keeps the router's own replies for a minute or more, and those of a client's key for longer", async () => {
   let now = 1_000_000
   const id = randomText(9) as SessionId
   const store = createRedisStore(redis, {
@@ -139,18 +144,17 @@ it("keeps the router's own replies for a minute, and those of a client's key for
     now: () => now,
   })
   await store.commit(id, { begin, reply: reply('client/k') })
-  const attempt = { sender: 's', number: 0 }
-  await store.commit(id, { reply: { ...reply('router/s/0'), attempt } })
-  const kept = async (key: string): Promise<boolean> =>
-    (await store.load(id, { key }))?.reply !== undefined
+  await store.commit(id, { reply: routed(0) })
+  const kept = async (asked: { key: string }): Promise<boolean> =>
+    (await store.load(id, asked))?.reply !== undefined
   now += 59_999
-  expect(await kept('router/s/0')).toBe(true)
+  expect(await kept(routed(0))).toBe(true)
+  now += 30_001
+  expect(await kept(routed(0))).toBe(false)
+  now += 209_999
+  expect(await kept({ key: 'client/k' })).toBe(true)
   now += 1
-  expect(await kept('router/s/0')).toBe(false)
-  now += 239_999
-  expect(await kept('client/k')).toBe(true)
-  now += 1
-  expect(await kept('client/k')).toBe(false)
+  expect(await kept({ key: 'client/k' })).toBe(false)
 })
 
 it("keeps the router's own replies no longer than those of clients", async () => {
@@ -162,10 +166,51 @@ it("keeps the router's own replies no longer than those of clients", async () =>
     maxRepliesPerSession: 1024,
     now: () => now,
   })
-  const attempt = { sender: 's', number: 0 }
-  await store.commit(id, { begin, reply: { ...reply('router/s/0'), attempt } })
-  now += 5000
-  expect((await store.load(id, { key: 'router/s/0' }))?.reply).toBeUndefined()
+  await store.commit(id, { begin, reply: routed(0) })
+  now += 4999
+  expect((await store.load(id, routed(0)))?.reply).toBeDefined()
+  now += 1
+  expect((await store.load(id, routed(0)))?.reply).toBeUndefined()
+})
+
+it('has one record for all that a router sends one after the other, and keeps it', async () => {
+  let now = 1_000_000
+  const id = randomText(9) as SessionId
+  const store = createRedisStore(redis, {
+    ttlMs,
+    replyRetentionMs: 300_000,
+    maxRepliesPerSession: 1024,
+    now: () => now,
+  })
+  await store.commit(id, { begin })
+  for (let from = 0; from < 48; from++) {
+    now += 10_000
+    await store.commit(id, { change: { from, state: {} }, reply: routed(from) })
+    expect((await store.load(id, routed(from)))?.reply).toMatchObject(routed(from))
+  }
+  const fields = await redis.hKeys(`mcp:{${id}}:session`)
+  expect(fields.filter((field) => field.startsWith('reply:'))).toHaveLength(1)
+  expect(await redis.zCard(`mcp:{${id}}:ages`)).toBe(1)
+  now += 90_000
+  for (let from = 48; from < 64; from++) await store.commit(id, { change: { from, state: {} } })
+  expect(await redis.exists(`mcp:{${id}}:ages`)).toBe(0)
+})
+
+it('refuses what a router has sent before it sent more, and changes nothing', async () => {
+  const id = randomText(9) as SessionId
+  const store = createRedisStore(redis, {
+    ttlMs,
+    replyRetentionMs: 300_000,
+    maxRepliesPerSession: 1024,
+    now: Date.now,
+  })
+  await store.commit(id, { begin, reply: routed(2) })
+  const late = { change: { from: 0, state: { late: true } }, reply: routed(1) }
+  expect(await store.commit(id, late)).toEqual({ kind: 'conflict' })
+  await expect(store.load(id, routed(1))).rejects.toMatchObject({ code: 'call_interrupted' })
+  expect((await store.load(id, routed(2)))?.record).toMatchObject({ version: 0, state: {} })
+  const next = { change: { from: 0, state: {} }, reply: routed(3) }
+  expect((await store.commit(id, next)).kind).toBe('committed')
 })
 
 it('goes on after Redis has forgotten its scripts', async () => {
