@@ -4,8 +4,8 @@ import type { StreamId } from './ids.ts'
 
 /** The exchanges of one session that are open in this process. */
 export class Exchanges {
-  readonly #byRun = new Map<number, Exchange>()
-  readonly #byKey = new Map<string, Exchange>()
+  // Few, and most of the time one or none: a Map would be made anew each time it is empty again.
+  #open: readonly Exchange[] = []
   readonly #clock: Clock
   readonly #quickReplyMs: number
   #watching = false
@@ -16,52 +16,49 @@ export class Exchanges {
   }
 
   get size(): number {
-    return this.#byRun.size
+    return this.#open.length
   }
 
   [Symbol.iterator](): Iterator<Exchange> {
-    return this.#byRun.values()
+    return this.#open.values()
   }
 
   /** The one whose present run is `run`. */
   get(run: number): Exchange | undefined {
-    return this.#byRun.get(run)
+    return this.#open.find((exchange) => exchange.run === run)
   }
 
   withKey(key: string | undefined): Exchange | undefined {
-    return key === undefined ? undefined : this.#byKey.get(key)
+    if (key === undefined) return undefined
+    return this.#open.find(({ identity }) => identity?.key === key)
   }
 
   withStream(stream: StreamId): Exchange | undefined {
-    return Array.from(this).find((exchange) => exchange.stream === stream)
+    return this.#open.find((exchange) => exchange.stream === stream)
   }
 
   /** Has `exchange` begin a run; it is known until it is over. */
   add(exchange: Exchange, run: number): void {
-    const { key } = exchange.identity ?? {}
-    this.#byRun.delete(exchange.run)
     exchange.restart(run)
-    this.#byRun.set(run, exchange)
-    if (key !== undefined) this.#byKey.set(key, exchange)
+    if (!this.#open.includes(exchange)) this.#open = [...this.#open, exchange]
   }
 
   /** Gives calls that take their time a stream. One timer for all: most calls need none. */
   watch(): void {
     if (this.#watching) return
     this.#watching = true
-    const before = new Set(this.#byRun.values())
+    const before = this.#open
     this.#clock.timer(this.#quickReplyMs, () => {
       this.#watching = false
-      const open = [...this.#byRun.values()]
-      for (const exchange of open.filter((one) => before.has(one))) {
+      const open = this.#open
+      for (const exchange of open.filter((one) => before.includes(one))) {
         exchange.openStream().catch(() => undefined)
       }
       if (open.some((one) => one.stream === undefined)) this.watch()
     })
   }
 
-  forget({ run, identity }: Exchange): void {
-    this.#byRun.delete(run)
-    if (identity !== undefined) this.#byKey.delete(identity.key)
+  forget(exchange: Exchange): void {
+    this.#open = this.#open.filter((one) => one !== exchange)
   }
 }

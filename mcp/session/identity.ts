@@ -14,21 +14,27 @@ const MAX_KEY_LENGTH = 128
  * What makes `request` the same call when it is sent again: the client's idempotency key, or the
  * router's own. Never the JSON-RPC id: clients restart it, and some send 1 for everything.
  */
-export async function identify(
+export function identify(
   request: JSONRPCRequest,
   post: Post,
   tools: readonly Tool[],
-): Promise<Identity | undefined> {
+): Identity | undefined | Promise<Identity> {
   if (request.method !== 'tools/call') return undefined
   const { params } = request
   const key = params?._meta?.[META_KEY] ?? params?.['idempotencyKey'] ?? post.idempotencyKey
-  if (key !== undefined) {
-    return { key: `client/${checkKey(key)}`, fingerprint: await fingerprint(params, tools) }
-  }
+  if (key !== undefined) return byClient(checkKey(key), params, tools)
   if (post.attempt === undefined) return undefined
   const { attempt } = post
   // Each POST has another, so there is nothing that could differ.
   return { key: `router/${attempt.sender}/${attempt.number}`, attempt, fingerprint: '' }
+}
+
+async function byClient(
+  key: string,
+  params: JSONRPCRequest['params'],
+  tools: readonly Tool[],
+): Promise<Identity> {
+  return { key: `client/${key}`, fingerprint: await fingerprint(params, tools) }
 }
 
 function checkKey(key: unknown): string {

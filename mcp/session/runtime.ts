@@ -211,7 +211,8 @@ export class SessionRuntime {
       throw new ServerError('invalid_request', 'Cannot initialize session: it has begun already')
     }
     this.#mustTakeMore()
-    const identity = await this.#identify(request, post)
+    const identified = this.#identify(request, post)
+    const identity = identified instanceof Promise ? await identified : identified
     const running = this.#exchanges.withKey(identity?.key)
     if (running !== undefined && running.identity?.fingerprint !== identity?.fingerprint) {
       return answerTo(request, { kind: 'failed', error: keyConflict() })
@@ -219,14 +220,12 @@ export class SessionRuntime {
     return answerTo(request, await (running ?? this.#start(request, identity)).answer)
   }
 
-  async #identify(request: JSONRPCRequest, post: Post): Promise<Exchange['identity']> {
+  #identify(request: JSONRPCRequest, post: Post): ReturnType<typeof identify> {
+    const identity = identify(request, post, this.#options.pack.tools)
+    if (!(identity instanceof Promise)) return identity
     // It has its place from here on: others may come while it waits.
     this.#arriving++
-    try {
-      return await identify(request, post, this.#options.pack.tools)
-    } finally {
-      this.#arriving--
-    }
+    return identity.finally(() => this.#arriving--)
   }
 
   #mustTakeMore(): void {

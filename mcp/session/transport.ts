@@ -37,7 +37,7 @@ export class SessionTransport implements Transport {
 
   readonly #listener: Listener
   #runs = 0
-  readonly #running = new Set<number>()
+  #running: readonly number[] = []
   /** Takes the answer to a request of our own. */
   #answered: ((outcome: RpcOutcome) => void) | undefined
 
@@ -63,12 +63,12 @@ export class SessionTransport implements Transport {
     first?: (run: number) => Promise<unknown>,
   ): void {
     const run = ++this.#runs
-    this.#running.add(run)
+    this.#running = [...this.#running, run]
     const about = extra?.(run)
     const hand = (): void => this.onmessage?.({ ...request, id: run }, about)
     if (first === undefined) hand()
     // Whoever failed has answered.
-    else first(run).then(hand, () => this.#running.delete(run))
+    else first(run).then(hand, () => this.#end(run))
   }
 
   /** Has the SDK answer a request of our own. What it says meanwhile, no client hears. */
@@ -87,13 +87,13 @@ export class SessionTransport implements Transport {
 
   /** Tells a run that nobody waits for it any more. */
   cancel(run: number): void {
-    this.#running.delete(run)
+    this.#end(run)
     const params = { requestId: run }
     this.receiveNotification({ jsonrpc: '2.0', method: 'notifications/cancelled', params })
   }
 
   async send(message: JSONRPCMessage, options?: TransportSendOptions): Promise<void> {
-    if (!('method' in message)) this.#running.delete(Number(message.id))
+    if (!('method' in message)) this.#end(Number(message.id))
     if (this.#answered !== undefined) {
       if (!('method' in message)) this.#answered(outcomeOf(message))
       return
@@ -108,6 +108,10 @@ export class SessionTransport implements Transport {
     } else if (message.method !== 'notifications/cancelled') {
       await this.#listener.said(message, typeof run === 'number' ? run : undefined)
     }
+  }
+
+  #end(run: number): void {
+    this.#running = this.#running.filter((one) => one !== run)
   }
 
   /**
