@@ -28,9 +28,13 @@ export function createDeadline(ms: number): <T>(work: Promise<T>) => Promise<T> 
       const one = { due: performance.now() + ms, reject }
       waiting.add(one)
       if (!watching) watch(ms)
-      const forget = (): boolean => waiting.delete(one)
-      work.then(forget, forget)
-      work.then(resolve, reject)
+      const end =
+        <V>(settle: (value: V) => void) =>
+        (value: V): void => {
+          waiting.delete(one)
+          settle(value)
+        }
+      work.then(end(resolve), end(reject))
     })
 }
 

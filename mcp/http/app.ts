@@ -146,14 +146,17 @@ async function servePost(
   checkPost(request)
   const id = options.sessions === 'on' && !isStateless(request) ? sessionIdOf(request) : undefined
   const post = await readPost(request, caller, options)
-  return options.room.within(async () => {
+  const leave = options.room.enter()
+  try {
     if (id === undefined && (options.sessions === 'off' || speaksStateless(request, post.body))) {
-      return options.stateless.serve(request, post)
+      return await options.stateless.serve(request, post)
     }
     checkProtocolVersion(request)
-    if (id === undefined) return open(post, options)
-    return respond(await options.router.deliver(id, post), id, caller.principal, options)
-  })
+    if (id === undefined) return await open(post, options)
+    return await respond(await options.router.deliver(id, post), id, caller.principal, options)
+  } finally {
+    leave()
+  }
 }
 
 /** The session's standalone stream, or the rest of any stream that broke. */

@@ -27,13 +27,11 @@ export class Room {
     return span
   }
 
-  /** Takes a place while it acts. Throws `overloaded`, having done nothing. */
-  async within(act: () => Promise<Response>): Promise<Response> {
+  /** Takes a place, until what it answers is called. Throws `overloaded`, having done nothing. */
+  enter(): () => void {
     const span = this.look()
     this.#here[0] = (this.#here[0] ?? 0) + 1
-    try {
-      return await act()
-    } finally {
+    return () => {
       const age = this.#turn() - span
       const left = this.#here[age]
       if (left !== undefined) this.#here[age] = left - 1

@@ -97,7 +97,8 @@ describe('a fleet whose store fails', () => {
       const fields = await redis.hGetAll(key)
       const replies = Object.entries(fields).filter(([name]) => name.startsWith('reply:'))
       const counters = replies.flatMap(([, text]) => {
-        const { result } = JSON.parse(text).answer.outcome
+        // Behind until when it is kept, and a number.
+        const { result } = JSON.parse(text.slice(text.indexOf('{'))).answer.outcome
         return result.structuredContent.counter ?? []
       })
       // No reply speaks of a state that is gone, none is missing, none is there twice.
