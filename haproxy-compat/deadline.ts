@@ -28,13 +28,9 @@ export function createDeadline(ms: number): <T>(work: Promise<T>) => Promise<T> 
       const one = { due: performance.now() + ms, reject }
       waiting.add(one)
       if (!watching) watch(ms)
-      const end =
-        <V>(settle: (value: V) => void) =>
-        (value: V): void => {
-          waiting.delete(one)
-          settle(value)
-        }
-      work.then(end(resolve), end(reject))
+      const forget = (): boolean => waiting.delete(one)
+      work.then(forget, forget)
+      work.then(resolve, reject)
     })
 }
 

@@ -46,7 +46,7 @@ export function applyCommit(
   return { outcome: { kind: 'committed', version }, session }
 }
 
-/** Whether a session may be shown to `owner`, if one is named. */
+/** Whether a session may be shown to `owner`, if one is unnamed. */
 export function isOwnedBy({ principal }: SessionRecord, owner: Principal | undefined): boolean {
   return owner === undefined || principal === owner
 }
@@ -118,7 +118,7 @@ export const parseBegin = (text: string): NonNullable<Commit['begin']> =>
 export const parseSettings = (text: string): Settings => settings.parse(JSON.parse(text))
 /** All but its names. */
 export const parseReply = (text: string): Omit<Reply, 'key' | 'attempt'> =>
-  named.parse(JSON.parse(text))
+  unnamed.parse(JSON.parse(text))
 export const parseEntry = (text: string): Entry => entry.parse(JSON.parse(text))
 
 const jsonObject = z.custom<JsonObject>((value) => typeof value === 'object' && value !== null)
@@ -135,7 +135,7 @@ const begin = z.object({
   standalone: streamId,
 })
 const settings = z.object({ logLevel: z.string().optional(), subscriptions: z.array(z.string()) })
-const named = z.object({
+const unnamed = z.object({
   fingerprint: z.string(),
   keepMs: z.number().optional(),
   answer: z.discriminatedUnion('kind', [
@@ -150,7 +150,7 @@ const named = z.object({
     }),
   ]),
 })
-const reply = named.extend({
+const reply = unnamed.extend({
   key: z.string(),
   attempt: z.object({ sender: z.string(), number: z.int(), settled: z.int() }).optional(),
 })

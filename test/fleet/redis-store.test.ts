@@ -11,6 +11,7 @@ import { sessionStoreContract } from '../contract/session-store.ts'
 import { startRedis, type RedisServer } from '../support/redis.ts'
 
 const ttlMs = 30 * 60 * 1000
+const LIMITS = { ttlMs, replyRetentionMs: 300_000, maxRepliesPerSession: 1024 }
 // Redis goes by its own clock; what the tests turn is set off against it with this to spare.
 const graceMs = 10_000
 
@@ -29,12 +30,7 @@ afterAll(async () => {
 
 sessionStoreContract('Redis', async (body) => {
   let now = Date.now()
-  const store = createRedisStore(redis, {
-    ttlMs,
-    replyRetentionMs: 300_000,
-    maxRepliesPerSession: 1024,
-    now: () => now,
-  })
+  const store = storeAt(() => now)
   // Braces, stars and colons mean something to Redis; in an id they must mean nothing.
   const id = `*?[a-z]:{x}${randomText(6)}` as SessionId
   const advance = async (ms: number): Promise<void> => {
@@ -48,6 +44,8 @@ sessionStoreContract('Redis', async (body) => {
   expect(await redis.keys('mcp:*')).toEqual([])
 })
 
+/** A store whose clock says `now`. */
+const storeAt = (now: () => number) => createRedisStore(redis, { ...LIMITS, now })
 const begin = { principal: 'me' as Principal, initialize: {}, standalone: createStreamId() }
 const reply = (key: string) => ({
   key,
@@ -62,12 +60,7 @@ const routed = (number: number) => ({
 
 it('all keys of a session expire at one instant, and each use moves it', async () => {
   const id = randomText(9) as SessionId
-  const store = createRedisStore(redis, {
-    ttlMs,
-    replyRetentionMs: 300_000,
-    maxRepliesPerSession: 1024,
-    now: Date.now,
-  })
+  const store = storeAt(Date.now)
   await store.commit(id, { begin, reply: reply('k') })
   const instants = async (): Promise<Set<number>> => {
     const keys = await redis.keys(`mcp:{${id}}:*`)
@@ -89,12 +82,7 @@ it('all keys of a session expire at one instant, and each use moves it', async (
 it('replies and ended streams go when they have aged, the rest stays', async () => {
   let now = 1_000_000
   const id = randomText(9) as SessionId
-  const store = createRedisStore(redis, {
-    ttlMs,
-    replyRetentionMs: 300_000,
-    maxRepliesPerSession: 1024,
-    now: () => now,
-  })
+  const store = storeAt(() => now)
   const [ended, open] = [createStreamId(), createStreamId()]
   const message = { jsonrpc: '2.0', method: 'm' } as const
   await store.commit(id, { begin, reply: reply('old') })
@@ -114,9 +102,9 @@ it('replies and ended streams go when they have aged, the rest stays', async () 
 
 it('keeps no more replies and ended streams than it may, and the youngest of them', async () => {
   const id = randomText(9) as SessionId
-  const limits = { replyRetentionMs: 300_000, maxRepliesPerSession: 4 }
+  const limits = { ...LIMITS, maxRepliesPerSession: 4 }
   let now = 1_000_000
-  const store = createRedisStore(redis, { ttlMs, ...limits, now: () => now++ })
+  const store = createRedisStore(redis, { ...limits, now: () => now++ })
   const running = createStreamId()
   const message = { jsonrpc: '2.0', method: 'm' } as const
   const request = { jsonrpc: '2.0', id: 1, method: 'm' } as const
@@ -137,12 +125,7 @@ it('keeps no more replies and ended streams than it may, and the youngest of the
 it("keeps the router's own replies for a minute or more, and those of a client's key for longer", async () => {
   let now = 1_000_000
   const id = randomText(9) as SessionId
-  const store = createRedisStore(redis, {
-    ttlMs,
-    replyRetentionMs: 300_000,
-    maxRepliesPerSession: 1024,
-    now: () => now,
-  })
+  const store = storeAt(() => now)
   await store.commit(id, { begin, reply: reply('client/k') })
   await store.commit(id, { reply: routed(0) })
   const kept = async (asked: { key: string }): Promise<boolean> =>
@@ -160,12 +143,8 @@ it("keeps the router's own replies for a minute or more, and those of a client's
 it("keeps the router's own replies no longer than those of clients", async () => {
   let now = 1_000_000
   const id = randomText(9) as SessionId
-  const store = createRedisStore(redis, {
-    ttlMs,
-    replyRetentionMs: 5000,
-    maxRepliesPerSession: 1024,
-    now: () => now,
-  })
+  const limits = { ...LIMITS, replyRetentionMs: 5000 }
+  const store = createRedisStore(redis, { ...limits, now: () => now })
   await store.commit(id, { begin, reply: routed(0) })
   now += 4999
   expect((await store.load(id, routed(0)))?.reply).toBeDefined()
@@ -176,12 +155,7 @@ it("keeps the router's own replies no longer than those of clients", async () =>
 it('has one record for all that a router sends one after the other, and keeps it', async () => {
   let now = 1_000_000
   const id = randomText(9) as SessionId
-  const store = createRedisStore(redis, {
-    ttlMs,
-    replyRetentionMs: 300_000,
-    maxRepliesPerSession: 1024,
-    now: () => now,
-  })
+  const store = storeAt(() => now)
   await store.commit(id, { begin })
   for (let from = 0; from < 48; from++) {
     now += 10_000
@@ -198,12 +172,7 @@ it('has one record for all that a router sends one after the other, and keeps it
 
 it('refuses what a router has sent before it sent more, and changes nothing', async () => {
   const id = randomText(9) as SessionId
-  const store = createRedisStore(redis, {
-    ttlMs,
-    replyRetentionMs: 300_000,
-    maxRepliesPerSession: 1024,
-    now: Date.now,
-  })
+  const store = storeAt(Date.now)
   await store.commit(id, { begin, reply: routed(2) })
   const late = { change: { from: 0, state: { late: true } }, reply: routed(1) }
   expect(await store.commit(id, late)).toEqual({ kind: 'conflict' })
@@ -215,12 +184,7 @@ it('refuses what a router has sent before it sent more, and changes nothing', as
 
 it('goes on after Redis has forgotten its scripts', async () => {
   const id = randomText(9) as SessionId
-  const store = createRedisStore(redis, {
-    ttlMs,
-    replyRetentionMs: 300_000,
-    maxRepliesPerSession: 1024,
-    now: Date.now,
-  })
+  const store = storeAt(Date.now)
   await store.commit(id, { begin })
   await redis.scriptFlush()
   expect((await store.commit(id, { change: { from: 0, state: {} } })).kind).toBe('committed')
@@ -231,11 +195,6 @@ it('says that the store is away when it is', async () => {
   gone.on('error', () => undefined)
   await gone.connect()
   gone.destroy()
-  const store = createRedisStore(gone, {
-    ttlMs,
-    replyRetentionMs: 300_000,
-    maxRepliesPerSession: 1024,
-    now: Date.now,
-  })
+  const store = createRedisStore(gone, { ...LIMITS, now: Date.now })
   await expect(store.load('x' as SessionId)).rejects.toMatchObject({ code: 'store_unavailable' })
 })
