@@ -81,12 +81,16 @@ describe('what one message may be', () => {
 })
 
 describe('what one session may do at once', () => {
-  it.each(['in its session', 'by handle'])(
+  it.each(['in its session', 'under keys of their own', 'by handle'])(
     'calls, %s: so many of those that come at once',
     async (how) => {
       const { fetch, session } = await start({ maxCallsPerSession: 3 }, how)
-      const called = (): Promise<Response> =>
-        fetch(how === 'by handle' ? askTool('wait', { session }) : inSession(session, 'wait'))
+      let keys = 0
+      const called = (): Promise<Response> => {
+        if (how === 'by handle') return fetch(askTool('wait', { session }))
+        const keyed = how === 'under keys of their own' && { 'idempotency-key': `${keys++}` }
+        return fetch(inSession(session, 'wait', { ...keyed }))
+      }
       const answers = Array.from({ length: 3 + OVER }, called)
       expect(await refusalsIn(answers, OVER)).toEqual(refusals(429, 'too_many_calls', '1'))
       pack.open()
@@ -301,8 +305,8 @@ async function start(limits: Partial<Limits>, how = 'in its session'): Promise<S
   return { ...app, session }
 }
 
-function inSession(session: string, tool: string): Request {
-  return post(JSON.stringify(toolCall(tool)), { 'mcp-session-id': session })
+function inSession(session: string, tool: string, more: Record<string, string> = {}): Request {
+  return post(JSON.stringify(toolCall(tool)), { 'mcp-session-id': session, ...more })
 }
 
 async function addedTo(fetch: Fetch, session: string, how = ''): Promise<unknown> {

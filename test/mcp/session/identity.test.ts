@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest'
 import * as z from 'zod'
 import { defineTool } from '../../../mcp/session/tool.ts'
 import { createLocalApp } from '../../support/local-app.ts'
-import { openSession, rpc, type RpcReply } from '../../support/mcp.ts'
+import { openSession, rpc, until, type RpcReply } from '../../support/mcp.ts'
 
 const add = defineTool({
   name: 'add',
@@ -48,5 +48,39 @@ describe('a call that comes again under its idempotency key', () => {
       expect(second?.error?.data?.type).toBe('idempotency_key_conflict')
       expect(first?.result?.structuredContent).toEqual({ counter: 2 })
     }
+  })
+
+  it('joins the one that runs, which runs once', async () => {
+    let runs = 0
+    const gate = Promise.withResolvers<void>()
+    const slow = defineTool({
+      name: 'slow',
+      description: 'Waits until it may go on',
+      input: z.object({ by: z.number() }),
+      async run() {
+        runs++
+        await gate.promise
+        return { runs }
+      },
+    })
+    const { fetch } = createLocalApp({ pack: { name: 'test', version: '1', tools: [slow] } })
+    const session = await openSession(fetch)
+    const call = (by: number): Promise<RpcReply> => {
+      const params = { name: 'slow', arguments: { by }, idempotencyKey: 'k' }
+      return rpc(fetch, session, { jsonrpc: '2.0', id: 1, method: 'tools/call', params })
+    }
+    const first = call(1)
+    await until(
+      async () => runs,
+      (all) => all === 1,
+    )
+    const second = call(1)
+    expect((await call(2)).error?.data?.type).toBe('idempotency_key_conflict')
+    gate.resolve()
+    const replies = await Promise.all([first, second])
+    expect(replies.map(({ result }) => result?.structuredContent)).toEqual([
+      { runs: 1 },
+      { runs: 1 },
+    ])
   })
 })
