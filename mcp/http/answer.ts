@@ -1,7 +1,7 @@
-import type { JSONRPCNotification, RequestId } from '@modelcontextprotocol/server'
+import type { RequestId } from '@modelcontextprotocol/server'
 import type { Clock } from '../session/clock.ts'
 import { respond } from '../session/message.ts'
-import type { Hearer } from '../session/stateless-transport.ts'
+import type { Said } from '../session/stateless-host.ts'
 import type { RpcOutcome } from '../session/store.ts'
 import { json } from './responses.ts'
 import { SSE_HEADERS } from './sse.ts'
@@ -10,7 +10,7 @@ import { SSE_HEADERS } from './sse.ts'
 const MISSING_CAPABILITY = -32021
 
 /** The answer to one request: JSON, unless something is said before the reply; then a stream. */
-export class DirectAnswer implements Hearer {
+export class DirectAnswer {
   readonly response: Promise<Response>
   readonly #id: RequestId
   readonly #options: DirectAnswerOptions
@@ -27,12 +27,12 @@ export class DirectAnswer implements Hearer {
     this.#resolve = resolve
   }
 
-  said(message: JSONRPCNotification): void {
+  said(notification: Said): void {
     if (this.#stream === undefined) this.#open()
-    this.#write(eventOf(message))
+    this.#write(eventOf({ jsonrpc: '2.0', ...notification }))
   }
 
-  replied(outcome: RpcOutcome, early: boolean): void {
+  replied(outcome: RpcOutcome): void {
     const message = respond(this.#id, outcome)
     if (this.#stream !== undefined) {
       this.#write(eventOf(message))
@@ -41,7 +41,7 @@ export class DirectAnswer implements Hearer {
       return
     }
     const isMissing = 'error' in outcome && outcome.error['code'] === MISSING_CAPABILITY
-    this.#resolve(json(JSON.stringify(message), early || isMissing ? 400 : 200))
+    this.#resolve(json(JSON.stringify(message), isMissing ? 400 : 200))
   }
 
   #open(): void {

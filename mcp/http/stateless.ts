@@ -1,7 +1,9 @@
 import {
   createMcpHandler,
   InMemoryServerEventBus,
+  isInputRequiredResult,
   PROTOCOL_VERSION_META_KEY,
+  SERVER_INFO_META_KEY,
   type AuthInfo,
   type JSONRPCMessage,
   type JSONRPCRequest,
@@ -11,18 +13,26 @@ import {
   type ServerEventBus,
 } from '@modelcontextprotocol/server'
 import * as z from 'zod'
+import { knownError, rpcErrorOf } from '../errors.ts'
 import { HANDLE_HEADER, hasPlainHeaders, withHandles } from '../session/handles.ts'
 import type { SessionId } from '../session/ids.ts'
-import { parseMessage, respond } from '../session/message.ts'
+import { outcomeOf, parseMessage, respond } from '../session/message.ts'
 import type { Limits } from '../limits.ts'
 import { unmetered } from '../meter.ts'
+import { findOwnCall, outcomeOfCall, type OwnCall } from '../session/own-tools.ts'
 import type { Relay } from '../session/peers.ts'
 import { REVISIONS, STATELESS_REVISION } from '../session/revisions.ts'
 import type { Post } from '../session/router.ts'
-import { createServer } from '../session/server.ts'
+import { createServer, serverInfoOf } from '../session/server.ts'
 import type { JsonObject } from '../session/state.ts'
-import { StatelessHost, type Caller, type StatelessHostOptions } from '../session/stateless-host.ts'
-import { StatelessTransport } from '../session/stateless-transport.ts'
+import {
+  envelopeOf,
+  StatelessHost,
+  type Asked,
+  type Caller,
+  type StatelessHostOptions,
+} from '../session/stateless-host.ts'
+import type { RpcOutcome } from '../session/store.ts'
 import type { Pack, Tool } from '../session/tool.ts'
 import { DirectAnswer } from './answer.ts'
 import { json, refused, safe, whenOver } from './responses.ts'
@@ -56,13 +66,18 @@ export class StatelessServer {
   readonly #forward: StatelessOptions['forward']
   /** Each serves one listener. */
   readonly #listening = new Set<McpHttpHandler>()
+  /** What this revision has in each result. */
+  readonly #complete: JsonObject
   readonly #tools: ReadonlyMap<string, { readonly isPlain: () => boolean }>
-  #connected: Promise<StatelessTransport> | undefined
 
   constructor(options: StatelessOptions) {
     const { pack, ttlMs } = options
     this.#options = options
     this.#pack = withHandles(pack, ttlMs)
+    this.#complete = {
+      resultType: 'complete',
+      _meta: { [SERVER_INFO_META_KEY]: serverInfoOf(pack) },
+    }
     // What a server of somebody else's speaks, the SDK's handler finds out.
     const plain = pack.server === undefined ? lazily : () => () => false
     this.#tools = new Map(this.#pack.tools.map((tool) => [tool.name, { isPlain: plain(tool) }]))
@@ -88,10 +103,10 @@ export class StatelessServer {
       return json(JSON.stringify(respond(message.id, BAD_STATE)), 200)
     }
     const startedAt = clock.now()
-    const isPlain = tool?.isPlain() === true && isInOrder(request, message)
-    const response = await (isPlain
-      ? this.#call(request, message, caller)
-      : this.#fetch(request, message, caller))
+    const plain = tool?.isPlain() === true ? await this.#findPlain(request, message) : undefined
+    const response = await (plain === undefined
+      ? this.#fetch(request, message, caller)
+      : this.#call(request, message, { ...plain, caller }))
     // The host measures the calls of tools.
     if (!tool) meter({ kind: 'call', ...told(message, response), tookMs: clock.now() - startedAt })
     const { refusal, held } = caller
@@ -105,25 +120,47 @@ export class StatelessServer {
     for (const handler of this.#listening) void handler.close()
   }
 
+  /** The call that `message` is, if the SDK's handler would have nothing to say against it. */
+  async #findPlain(request: Request, message: JSONRPCRequest): Promise<PlainCall | undefined> {
+    const envelope = isInOrder(request, message) ? envelopeOf(message) : undefined
+    const own = envelope && (await findOwnCall(message, this.#pack.tools))
+    return own && { ...own, envelope }
+  }
+
   /** As the SDK's handler does, without a server, a connection and streams for each request. */
-  async #call(request: Request, message: JSONRPCRequest, caller: Caller): Promise<Response> {
-    const { clock, keepAliveMs, limits } = this.#options
-    const transport = await this.#transport()
-    const gone = (): void => transport.cancel(run)
-    const answer = new DirectAnswer(message.id, { clock, keepAliveMs, ...limits, gone })
-    const run = transport.receive(message, answer, authInfoOf(caller))
+  #call(request: Request, message: JSONRPCRequest, call: AskedCall): Promise<Response> {
+    const { clock, keepAliveMs, limits, log } = this.#options
+    const stop = new AbortController()
+    const gone = (): void => stop.abort()
     if (request.signal.aborted) gone()
     else request.signal.addEventListener('abort', gone, { once: true })
+    const answer = new DirectAnswer(message.id, { clock, keepAliveMs, ...limits, gone })
+    const asked: Asked = {
+      ...call,
+      progressToken: message.params?._meta?.progressToken,
+      answers: {},
+      signal: stop.signal,
+      say: async (notification) => answer.said(notification),
+    }
+    this.#outcome(request, message, { ...call, asked }).then(
+      (outcome) => answer.replied(outcome),
+      (error: unknown) => answer.replied({ error: rpcErrorOf(knownError(error, log)) }),
+    )
     return answer.response
   }
 
-  #transport(): Promise<StatelessTransport> {
-    this.#connected ??= (async () => {
-      const transport = new StatelessTransport()
-      await this.#create([STATELESS_REVISION]).connect(transport)
-      return transport
-    })()
-    return this.#connected
+  async #outcome(
+    request: Request,
+    message: JSONRPCRequest,
+    { tool, input, asked }: OwnCall & { readonly asked: Asked },
+  ): Promise<RpcOutcome> {
+    const outcome = await outcomeOfCall(() => this.#host.answer(tool, input, asked))
+    if ('error' in outcome) return outcome
+    const { result } = outcome
+    if (!isInputRequiredResult(result)) return { result: { ...result, ...this.#complete } }
+    // Whether this client can be asked, and in which words, the SDK knows.
+    const response = await this.#fetch(request, message, { ...asked.caller, answer: result })
+    return outcomeOf((await response.json()) as Parameters<typeof outcomeOf>[0])
   }
 
   async #fetch(request: Request, parsedBody: JSONRPCMessage, caller?: Caller): Promise<Response> {
@@ -187,6 +224,10 @@ export class StatelessServer {
     return createServer(this.#pack, this.#host, { revisions, notifier: this.#handler.notify })
   }
 }
+
+/** A call that has nothing to it but its tool, its input and what it says of its client. */
+interface PlainCall extends OwnCall, Pick<Asked, 'envelope'> {}
+interface AskedCall extends PlainCall, Pick<Asked, 'caller'> {}
 
 function told({ method }: JSONRPCRequest, { ok }: Response) {
   return { method, outcome: ok ? 'ok' : 'invalid_request' }

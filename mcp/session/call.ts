@@ -57,7 +57,7 @@ export interface Call {
 }
 
 /** Does what a call asks for, or knows what came of it when it was done before. */
-export interface Operator extends Pick<Call, 'read' | 'update' | 'step'> {
+export interface Operator extends Pick<Call, 'signal' | 'read' | 'update' | 'step'> {
   /** What `make` answers, or that it failed: recorded before the tool is told. */
   record<T extends JsonValue>(what: string, make: () => T | Promise<T>): Promise<T>
   /** The same for what may be recorded later, with what is said or done next. */
@@ -66,7 +66,7 @@ export interface Operator extends Pick<Call, 'read' | 'update' | 'step'> {
   say(message: JSONRPCNotification, muted?: boolean): Promise<void>
 }
 
-export interface CallOptions extends Pick<Call, 'session' | 'instance' | 'signal'> {
+export interface CallOptions extends Pick<Call, 'session' | 'instance'> {
   readonly principal: Principal
   readonly clock: Clock
   readonly status: Status
@@ -79,11 +79,14 @@ export interface CallOptions extends Pick<Call, 'session' | 'instance' | 'signal
 }
 
 export function createCall(operations: Operator, options: CallOptions): Call {
-  const { session, principal, instance, clock, status, stateOf, signal, asks } = options
+  const { session, principal, instance, clock, status, stateOf, asks } = options
   return {
     session,
     instance,
-    signal,
+    // Made for those who look.
+    get signal() {
+      return operations.signal
+    },
 
     read: () => operations.read(),
     update: (change) => operations.update(change),
@@ -106,7 +109,7 @@ export function createCall(operations: Operator, options: CallOptions): Call {
     },
     async sleep(ms) {
       const until = await operations.record('sleep', () => clock.now() + ms)
-      await sleep(clock, Math.max(0, until - clock.now()), signal)
+      await sleep(clock, Math.max(0, until - clock.now()), operations.signal)
     },
     now: () => operations.recall('now', () => clock.now()),
     status() {

@@ -16,11 +16,22 @@ type Change = (state: SessionState) => SessionState
 export class Operations {
   readonly run: number
   readonly #exchange: Exchange
+  #stop: AbortController | undefined
   #updates: Promise<unknown> = Promise.resolve()
 
   constructor(exchange: Exchange, run: number) {
     this.#exchange = exchange
     this.run = run
+  }
+
+  /** Aborted when nobody waits for the run any more. */
+  get signal(): AbortSignal {
+    return (this.#stop ??= new AbortController()).signal
+  }
+
+  stop(): void {
+    this.#stop ??= new AbortController()
+    this.#stop.abort()
   }
 
   async read(): Promise<SessionState> {

@@ -109,6 +109,10 @@ export class Round implements Operator {
     for (const entry of this.#did) this.#journal.hear(entry)
   }
 
+  get signal(): AbortSignal {
+    return this.#request.signal
+  }
+
   /** The result to send; `undefined` if another commit came first. */
   async run(tool: (round: Round) => Promise<JsonObject>): Promise<JsonObject | undefined> {
     const { signal } = this.#request

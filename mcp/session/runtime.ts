@@ -1,15 +1,9 @@
-import type {
-  JSONRPCNotification,
-  JSONRPCRequest,
-  LoggingLevel,
-  ServerContext,
-} from '@modelcontextprotocol/server'
+import type { JSONRPCNotification, JSONRPCRequest } from '@modelcontextprotocol/server'
 import { ServerError, sessionNotFound } from '../errors.ts'
 import type { Limits } from '../limits.ts'
 import type { Log } from '../log.ts'
 import { unmetered } from '../meter.ts'
 import type { Status } from '../status.ts'
-import type { Call } from './call.ts'
 import {
   answerQuestion,
   cancelCall,
@@ -21,7 +15,6 @@ import {
 import type { Clock } from './clock.ts'
 import { Exchange, type ExchangeHost } from './exchange.ts'
 import { answerTo } from './exchange-answer.ts'
-import { createExchangeCall } from './exchange-call.ts'
 import { Exchanges } from './exchanges.ts'
 import { identify, keyConflict } from './identity.ts'
 import { createStreamId, type Principal, type StreamId } from './ids.ts'
@@ -32,13 +25,12 @@ import { refusalOf } from './refusal.ts'
 import type { Answer, Post, SessionRound, StateOf } from './router.ts'
 import { createRoundCall } from './round-call.ts'
 import { runRound } from './round.ts'
-import { asSpoken, REVISIONS } from './revisions.ts'
-import { createServer, resultOf, type ServerHost } from './server.ts'
-import { settingsChange } from './settings.ts'
+import { asSpoken } from './revisions.ts'
+import { Runs } from './runs.ts'
 import type { JsonObject, SessionState } from './state.ts'
 import type { RpcOutcome, SessionRecord } from './store.ts'
-import { isForeign, type Pack } from './tool.ts'
-import { SessionTransport, type Response } from './transport.ts'
+import type { Pack } from './tool.ts'
+import type { Response } from './transport.ts'
 
 export interface RuntimeOptions extends Omit<LiveSessionOptions, 'shownAt'> {
   readonly pack: Pack
@@ -67,15 +59,15 @@ interface RuntimeLimits extends Limits {
 export class SessionRuntime {
   readonly #options: RuntimeOptions
   readonly #session: LiveSession
-  readonly #transport: SessionTransport
   readonly #exchanges: Exchanges
+  readonly #runs: Runs
   readonly #rounds = new Set<Promise<unknown>>()
   readonly #host: ExchangeHost
   /** Requests that are about to run. */
   #arriving = 0
 
   constructor(options: RuntimeOptions) {
-    const { id, pack, log, meter = unmetered } = options
+    const { id, pack, meter = unmetered } = options
     const shownAt = (pack.resources ?? []).map((resource) => resource.uriOf(id))
     this.#options = options
     this.#exchanges = new Exchanges(options.clock, options.limits.quickReplyMs)
@@ -86,17 +78,17 @@ export class SessionRuntime {
       meter,
       askTimeoutMs: options.limits.askTimeoutMs,
       rerun: (exchange) => this.#rerun(exchange),
-      stop: ({ run }) => this.#transport.cancel(run),
+      stop: (exchange) => this.#runs.stop(exchange),
       hold: options.hold,
       letGo: options.letGo,
       settled: measureExchanges({ ...options, meter }),
       answer: (stream, op, outcome) => this.#answerQuestion(stream, op, outcome),
     }
-    this.#transport = new SessionTransport(id, {
-      replied: (run, outcome) => this.#replied(run, outcome),
-      said: (message, run) => this.#said(message, run),
-      asked: (question, run) => this.#exchange(run).operations.ask(question),
-      failed: ({ message }) => log({ event: 'sdk_error', session: id, message }),
+    this.#runs = new Runs({
+      ...options,
+      session: this.#session,
+      exchanges: this.#exchanges,
+      callOptions: () => this.#callOptions(),
     })
   }
 
@@ -108,9 +100,8 @@ export class SessionRuntime {
     request: InitializeMessage,
     { principal, source }: Pick<Post, 'principal' | 'source'>,
   ): Promise<RpcOutcome> {
-    await this.#connect()
     const initialize = asSpoken(request.params) as JsonObject
-    const outcome = await this.#transport.ask('initialize', initialize)
+    const outcome = await this.#runs.connect(initialize)
     const standalone = createStreamId()
     await this.#session.begin({ principal, source, initialize, standalone })
     const { name, version } = request.params.clientInfo
@@ -126,10 +117,9 @@ export class SessionRuntime {
     const startedAt = clock.now()
     const record = (await this.#session.load())?.record
     if (record === undefined) return false
-    await this.#connect()
-    await this.#transport.ask('initialize', record.initialize)
+    await this.#runs.connect(record.initialize)
     const level = record.settings.logLevel
-    if (level !== undefined) await this.#transport.ask('logging/setLevel', { level })
+    if (level !== undefined) await this.#runs.ask('logging/setLevel', { level })
     const tookMs = clock.now() - startedAt
     log({ event: 'session_restored', session: id, version: record.version, tookMs })
     return true
@@ -152,9 +142,7 @@ export class SessionRuntime {
   async round({ request, client, tool }: SessionRound): Promise<JsonObject> {
     this.#mustTakeMore()
     const running = runRound(this.#session, request, (round) => {
-      return tool(
-        createRoundCall(round, { ...this.#callOptions(), signal: request.signal, client }),
-      )
+      return tool(createRoundCall(round, { ...this.#callOptions(), client }))
     })
     this.#rounds.add(running)
     return running.finally(() => this.#rounds.delete(running))
@@ -203,7 +191,7 @@ export class SessionRuntime {
   /** Ends all calls; the session itself is the store's to end. */
   async close(): Promise<void> {
     for (const exchange of this.#exchanges) exchange.abort(sessionNotFound())
-    await this.#transport.close()
+    await this.#runs.close()
   }
 
   async #request(request: JSONRPCRequest, post: Post): Promise<Answer> {
@@ -242,42 +230,19 @@ export class SessionRuntime {
 
   #begin(exchange: Exchange): void {
     void exchange.done.then(() => this.#exchanges.forget(exchange))
-    this.#run(exchange)
-  }
-
-  #run(exchange: Exchange): void {
-    const { request } = exchange
-    const { pack, detach } = this.#options
-    const begin = (run: number) => {
-      this.#exchanges.add(exchange, run)
-      return { closeSSEStream: () => void exchange.openStream().then(detach, () => undefined) }
-    }
-    // What a tool of somebody else's does nobody knows, so the call is on record before it does it.
-    const first = isForeign(request, pack) ? (run: number) => exchange.openStream(run) : undefined
-    this.#transport.receiveRequest(request, begin, first)
+    this.#runs.run(exchange)
   }
 
   async #rerun(exchange: Exchange): Promise<void> {
     const { id, log } = this.#options
     log({ event: 'commit_conflict', session: id, expected: this.record.version })
     await this.#session.load()
-    this.#run(exchange)
-  }
-
-  async #replied(run: number, outcome: RpcOutcome): Promise<void> {
-    const exchange = this.#exchanges.get(run)
-    await exchange?.finish(outcome, settingsChange(exchange.request, outcome, this.#options.limits))
-  }
-
-  async #said(message: JSONRPCNotification, run: number | undefined): Promise<void> {
-    await (run === undefined
-      ? this.#session.say(message)
-      : this.#exchanges.get(run)?.operations.say(message))
+    this.#runs.run(exchange)
   }
 
   async #notification(notification: JSONRPCNotification): Promise<void> {
     if (notification.method !== 'notifications/cancelled') {
-      return this.#transport.receiveNotification(notification)
+      return this.#runs.tell(notification)
     }
     const requestId = notification.params?.['requestId']
     const here = [...this.#exchanges].filter(({ request }) => request.id === requestId)
@@ -304,25 +269,6 @@ export class SessionRuntime {
     this.heard(stream)
   }
 
-  async #connect(): Promise<void> {
-    const { pack, instance } = this.#options
-    const host: ServerHost = {
-      instance,
-      run: async (tool, input, ctx) => resultOf(await tool.run(this.#callOf(ctx), input)),
-      stateOf: (session, ctx) => this.#callOf(ctx).stateOf(session),
-    }
-    const server = createServer(pack, host, { revisions: REVISIONS })
-    await server.connect(this.#transport)
-  }
-
-  #callOf(ctx: ServerContext): Call {
-    const exchange = this.#exchange(Number(ctx.mcpReq.id))
-    return createExchangeCall(exchange, ctx, {
-      ...this.#callOptions(),
-      logLevel: () => (this.record.settings.logLevel ?? 'debug') as LoggingLevel,
-    })
-  }
-
   #callOptions() {
     const { id: session, instance, clock, status } = this.#options
     const stateOf: StateOf = (other, owner) => this.#stateOf(other, owner)
@@ -335,11 +281,5 @@ export class SessionRuntime {
     const state = await stateOf(other, owner)
     if (state !== undefined && other !== id) log({ event: 'session_read', session: other, by: id })
     return state
-  }
-
-  #exchange(run: number): Exchange {
-    const exchange = this.#exchanges.get(run)
-    if (exchange === undefined) throw new Error('Cannot go on with call: it is over')
-    return exchange
   }
 }

@@ -62,22 +62,17 @@ export function createServer(pack: Pack, host: ServerHost, options: ServerOption
   return server
 }
 
-function ownServer({ name, version }: Pack, host: ServerHost, { revisions }: ServerOptions) {
-  return new McpServer(
-    { name: name ?? 'holdfast', version: version ?? '0.0.0' },
-    {
-      capabilities: { resources: {} },
-      instructions: `Stateful MCP server instance: ${host.instance}`,
-      cacheHints: CACHE_HINTS,
-      supportedProtocolVersions: [...revisions],
-    },
-  )
+function ownServer(pack: Pack, host: ServerHost, { revisions }: ServerOptions) {
+  return new McpServer(serverInfoOf(pack), {
+    capabilities: { resources: {} },
+    instructions: `Stateful MCP server instance: ${host.instance}`,
+    cacheHints: CACHE_HINTS,
+    supportedProtocolVersions: [...revisions],
+  })
 }
 
-/** What a tool has returned, as the client gets it. */
-export function resultOf(structuredContent: JsonObject): CallToolResult & JsonObject {
-  const text = JSON.stringify(structuredContent)
-  return { content: [{ type: 'text', text }], structuredContent, isError: false }
+export function serverInfoOf({ name = 'holdfast', version = '0.0.0' }: Pack) {
+  return { name, version }
 }
 
 function addTool(server: McpServer, tool: Tool, host: ServerHost): void {

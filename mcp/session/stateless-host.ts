@@ -3,11 +3,15 @@ import {
   CLIENT_INFO_META_KEY,
   inputRequired,
   LOG_LEVEL_META_KEY,
+  isSpecType,
   type CallToolResult,
   type ClientCapabilities,
   type InputRequests,
   type InputRequiredResult,
+  type JSONRPCNotification,
+  type JSONRPCRequest,
   type LoggingLevel,
+  type ProgressToken,
   type ServerContext,
 } from '@modelcontextprotocol/server'
 import { httpStatusOf, isServerError, messageOf, type ServerError } from '../errors.ts'
@@ -20,13 +24,14 @@ import { OPEN_SESSION } from './handles.ts'
 import { canonical, identify, type Identity } from './identity.ts'
 import { randomText, type SessionId } from './ids.ts'
 import { measuredCall } from './measured.ts'
+import { failure, resultOf } from './own-tools.ts'
 import { refusalOf } from './refusal.ts'
 import { RequestStates, type Secrets } from './request-states.ts'
 import { REVISIONS } from './revisions.ts'
 import { createRoundCall, type RoundClient } from './round-call.ts'
 import { runRound, Unaskable, type Question, type RoundRequest, type RoundState } from './round.ts'
 import type { Post, Refused, SessionHolder, Unserved } from './router.ts'
-import { refuseUnsafeKeys, resultOf, type ServerHost } from './server.ts'
+import { refuseUnsafeKeys, type ServerHost } from './server.ts'
 import type { JsonObject, SessionState } from './state.ts'
 import type { RpcOutcome } from './store.ts'
 import type { Pack, Tool } from './tool.ts'
@@ -50,6 +55,8 @@ export interface Caller {
   readonly params: JsonObject
   /** What the rounds before this one have come to. */
   before?: RoundState
+  /** What its tool has answered, for the SDK to put into words; the tool is not run for it again. */
+  answer?: ToolAnswer
   /** Set if the session that the request names is there, and the caller's. */
   held?: true
   /** Set if the request is to be refused as a whole, and not its tool's call. */
@@ -57,6 +64,20 @@ export interface Caller {
 }
 
 type ToolAnswer = CallToolResult | InputRequiredResult
+
+export type Said = Pick<JSONRPCNotification, 'method' | 'params'>
+
+/** A request as the SDK hands it on, or as it is read where it goes past the SDK. */
+export interface Asked {
+  readonly caller: Caller
+  /** What it says of its client; no revision but the stateless one has any. */
+  readonly envelope: Record<string, unknown> | undefined
+  readonly progressToken: ProgressToken | undefined
+  /** The client's answers, by the number of the operation that asked. */
+  readonly answers: Readonly<Record<string, unknown>>
+  readonly signal: AbortSignal
+  readonly say: (notification: Said) => Promise<void>
+}
 
 const CANCELLED = -32800
 const INTERNAL_ERROR = -32603
@@ -93,16 +114,20 @@ export class StatelessHost implements ServerHost {
   }
 
   async run(tool: Tool, input: JsonObject, ctx: ServerContext): Promise<ToolAnswer> {
+    return callerOf(ctx).answer ?? this.answer(tool, input, askedBy(ctx))
+  }
+
+  async answer(tool: Tool, input: JsonObject, asked: Asked): Promise<ToolAnswer & JsonObject> {
     const { clock, meter = unmetered } = this.#options
     const startedAt = clock.now()
     let outcome: RpcOutcome | ServerError = { error: {} }
     try {
-      const result = await this.#run(tool, input, ctx)
-      outcome = { result: result as JsonObject }
+      const result = await this.#run(tool, input, asked)
+      outcome = { result }
       return result
     } catch (error) {
       if (isServerError(error)) outcome = error
-      else outcome = { error: { code: ctx.mcpReq.signal.aborted ? CANCELLED : INTERNAL_ERROR } }
+      else outcome = { error: { code: asked.signal.aborted ? CANCELLED : INTERNAL_ERROR } }
       throw error
     } finally {
       const request = { method: 'tools/call', params: { name: tool.name } }
@@ -110,13 +135,13 @@ export class StatelessHost implements ServerHost {
     }
   }
 
-  async #run(tool: Tool, input: JsonObject, ctx: ServerContext): Promise<ToolAnswer> {
-    const caller = callerOf(ctx)
+  async #run(tool: Tool, input: JsonObject, asked: Asked): Promise<ToolAnswer & JsonObject> {
+    const { caller } = asked
     try {
       refuseUnsafeKeys(caller.params)
-      if (tool.name === OPEN_SESSION) return resultOf(await this.#open(ctx))
-      const result = await this.#round(tool, input, ctx)
-      return (result ?? failure(GONE)) as CallToolResult
+      if (tool.name === OPEN_SESSION) return resultOf(await this.#open(asked))
+      const result = await this.#round(tool, input, asked)
+      return (result ?? failure(GONE)) as CallToolResult & JsonObject
     } catch (error) {
       if (!isServerError(error)) throw error
       if (error.code === 'session_not_found') return failure(GONE)
@@ -126,10 +151,9 @@ export class StatelessHost implements ServerHost {
   }
 
   /** Begins a session as its client would have: one of an earlier revision may go on with it. */
-  async #open(ctx: ServerContext): Promise<JsonObject> {
+  async #open({ caller, envelope = {} }: Asked): Promise<JsonObject> {
     const { holder, ttlMs, instance } = this.#options
-    const { post } = callerOf(ctx)
-    const envelope = envelopeOf(ctx) ?? {}
+    const { post } = caller
     const params = {
       protocolVersion: REVISIONS[0],
       capabilities: envelope[CLIENT_CAPABILITIES_META_KEY] ?? {},
@@ -140,20 +164,20 @@ export class StatelessHost implements ServerHost {
     if (opened.kind === 'opened') {
       return { session: opened.id, expires_after_seconds: ttlMs / 1000, instance }
     }
-    refuse(callerOf(ctx), opened)
+    refuse(caller, opened)
     throw new Error('Cannot open session')
   }
 
   async #round(
     tool: Tool,
     { session, ...input }: JsonObject,
-    ctx: ServerContext,
+    asked: Asked,
   ): Promise<JsonObject | undefined> {
     const { holder, instance, clock, status } = this.#options
-    const caller = callerOf(ctx)
+    const { caller } = asked
     const { principal } = caller.post
-    const request = await this.#requestOf(ctx)
-    const client = clientOf(ctx)
+    const request = await this.#requestOf(asked)
+    const client = clientOf(asked)
     const act = async (call: Call): Promise<JsonObject> => {
       if (!tool.stateless) caller.held = true
       try {
@@ -167,17 +191,13 @@ export class StatelessHost implements ServerHost {
       const id = session as SessionId
       return holder.round(id, principal, { request, client, tool: act })
     }
-    const { signal } = request
     const stateOf: SessionHolder['stateOf'] = (id, owner) => holder.stateOf(id, owner)
-    const options = { session: '', principal, instance, clock, status, stateOf, signal, client }
+    const options = { session: '', principal, instance, clock, status, stateOf, client }
     return runRound(undefined, request, (round) => act(createRoundCall(round, options)))
   }
 
-  async #requestOf(ctx: ServerContext): Promise<RoundRequest> {
+  async #requestOf({ caller, envelope, answers, signal, say }: Asked): Promise<RoundRequest> {
     const { clock, meter = unmetered } = this.#options
-    const caller = callerOf(ctx)
-    const { mcpReq } = ctx
-    const answers = mcpReq.inputResponses ?? {}
     const identity = await identityOf(caller, answers, this.#options)
     return {
       clock,
@@ -185,9 +205,9 @@ export class StatelessHost implements ServerHost {
       identity,
       before: caller.before ?? firstRound(identity),
       answers,
-      signal: mcpReq.signal,
-      canAsk: (question) => canAsk(envelopeOf(ctx), question),
-      say: ({ method, params }) => mcpReq.notify({ method, params }),
+      signal,
+      canAsk: (question) => canAsk(envelope, question),
+      say: ({ method, params }) => say({ method, params }),
       ask: async (state) => {
         const requestState = await this.#states.sign(state, bindingOf(caller))
         const inputRequests = state.asked as unknown as InputRequests
@@ -205,17 +225,29 @@ function refuse(caller: Caller, answer: Unserved): void {
   if (answer.kind === 'refused') caller.refusal = answer
 }
 
-/** What a request of the stateless revision says of its client; no other has one. */
-function envelopeOf({ mcpReq }: ServerContext): Record<string, unknown> | undefined {
-  return mcpReq.envelope
+function askedBy(ctx: ServerContext): Asked {
+  const { envelope, _meta, inputResponses: answers = {}, signal, notify } = ctx.mcpReq
+  const { progressToken } = _meta ?? {}
+  return { caller: callerOf(ctx), envelope, progressToken, answers, signal, say: notify }
 }
 
-function clientOf(ctx: ServerContext): RoundClient {
-  const envelope = envelopeOf(ctx)
+/** What a request says of its client, if nobody has anything to say against it. */
+export function envelopeOf({ params }: JSONRPCRequest): Record<string, unknown> | undefined {
+  const meta = params?._meta ?? {}
+  const info = meta[CLIENT_INFO_META_KEY]
+  const level = meta[LOG_LEVEL_META_KEY]
+  const isProper =
+    isSpecType.ClientCapabilities(meta[CLIENT_CAPABILITIES_META_KEY]) &&
+    (info === undefined || isSpecType.Implementation(info)) &&
+    (level === undefined || isSpecType.LoggingLevel(level))
+  return isProper ? meta : undefined
+}
+
+function clientOf({ envelope, progressToken }: Asked): RoundClient {
   return {
     // An earlier revision sets the level for a session, and there is none.
     logLevel: (envelope?.[LOG_LEVEL_META_KEY] ?? (envelope ? undefined : 'info')) as LoggingLevel,
-    progressToken: ctx.mcpReq._meta?.progressToken,
+    progressToken,
     canBeAsked: envelope !== undefined,
   }
 }
@@ -261,8 +293,4 @@ async function identityOf(
   const fingerprint = canonical([params['name'], input, answers])
   // For as long as its answers may come.
   return { key: `round/${call}/${round}`, fingerprint, keepMs: ttlMs }
-}
-
-function failure(text: string): CallToolResult & JsonObject {
-  return { content: [{ type: 'text', text }], isError: true }
 }

@@ -13,7 +13,7 @@ import { outcomeOf, respond } from './message.ts'
 import type { JsonObject } from './state.ts'
 import type { RpcOutcome } from './store.ts'
 
-/** Who hears what the SDK's server says. Runs are numbered by `receiveRequest`. */
+/** Who hears what the SDK's server says, by the number of the run. */
 export interface Listener {
   replied(run: number, outcome: RpcOutcome): Promise<void>
   /** A notification that belongs to a run, or to none. */
@@ -56,26 +56,22 @@ export class SessionTransport implements Transport {
     return Promise.resolve()
   }
 
-  /** Hands a client's request to the SDK under a number of our own, once `first` is done. */
-  receiveRequest(
-    request: JSONRPCRequest,
-    extra?: (run: number) => MessageExtraInfo,
-    first?: (run: number) => Promise<unknown>,
-  ): void {
-    const run = ++this.#runs
+  /** A number that no other run has, whoever runs it. */
+  nextRun(): number {
+    return ++this.#runs
+  }
+
+  /** Hands a client's request to the SDK under a number of our own. */
+  receiveRequest(run: number, request: JSONRPCRequest, extra?: MessageExtraInfo): void {
     this.#running = [...this.#running, run]
-    const about = extra?.(run)
-    const hand = (): void => this.onmessage?.({ ...request, id: run }, about)
-    if (first === undefined) hand()
-    // Whoever failed has answered.
-    else first(run).then(hand, () => this.#end(run))
+    this.onmessage?.({ ...request, id: run }, extra)
   }
 
   /** Has the SDK answer a request of our own. What it says meanwhile, no client hears. */
   async ask(method: string, params: JsonObject): Promise<RpcOutcome> {
     const { promise, resolve } = Promise.withResolvers<RpcOutcome>()
     this.#answered = resolve
-    this.receiveRequest({ jsonrpc: '2.0', id: 0, method, params })
+    this.receiveRequest(this.nextRun(), { jsonrpc: '2.0', id: 0, method, params })
     const outcome = await promise
     this.#answered = undefined
     return outcome

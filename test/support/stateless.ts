@@ -17,6 +17,7 @@ export interface Ask {
   readonly level?: string
   readonly progressToken?: number | string
   readonly capabilities?: object
+  readonly clientInfo?: object
   readonly idempotencyKey?: string
   /** More of the request's params. */
   readonly params?: object
@@ -80,11 +81,13 @@ interface Named {
 }
 
 /** What each request says of its client, having no session that has said it before. */
-export function envelope({ level, progressToken, capabilities = {} }: Ask = {}): object {
+export function envelope(more: Ask = {}): object {
+  const { level, progressToken, capabilities = {} } = more
+  const { clientInfo = { name: 'test', version: '0' } } = more
   return {
     [`${META}/protocolVersion`]: STATELESS,
     [`${META}/clientCapabilities`]: capabilities,
-    [`${META}/clientInfo`]: { name: 'test', version: '0' },
+    [`${META}/clientInfo`]: clientInfo,
     ...(level !== undefined && { [`${META}/logLevel`]: level }),
     ...(progressToken !== undefined && { progressToken }),
   }

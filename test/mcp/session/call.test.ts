@@ -1,5 +1,5 @@
 import * as z from 'zod'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { ServerError } from '../../../mcp/errors.ts'
 import type { SessionId } from '../../../mcp/session/ids.ts'
 import { parseState } from '../../../mcp/session/record.ts'
@@ -9,6 +9,7 @@ import { defineTool, type Pack } from '../../../mcp/session/tool.ts'
 import { createLocalApp, createLocalStore } from '../../support/local-app.ts'
 import {
   callTool,
+  endSession,
   openSession,
   readEvents,
   rpc,
@@ -64,6 +65,55 @@ describe('what a tool sees', () => {
         result: { structuredContent: { sure } },
       })
     }
+  })
+
+  it('a question for as long as the session lets it be open', async () => {
+    // The SDK has a watch of its own, of a minute.
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    onTestFinished(() => void vi.useRealTimers())
+    const ask = defineTool({
+      name: 'ask',
+      description: 'Asks',
+      input: none,
+      async run(call) {
+        const requestedSchema = { type: 'object' as const, properties: {} }
+        return { action: (await call.elicit({ message: 'Sure?', requestedSchema })).action }
+      },
+    })
+    const { fetch } = createLocalApp({ pack: packOf(ask) })
+    const session = await openSession(fetch)
+    const stream = readEvents(await send(fetch, session, toolCall('ask')))
+    await stream.next()
+    const { id } = JSON.parse(((await stream.next()).value as SseEvent).data) as { id: string }
+    await vi.advanceTimersByTimeAsync(29 * 60_000)
+    await answer(fetch, session, id, true)
+    const { data } = (await stream.next()).value as SseEvent
+    expect(JSON.parse(data)).toMatchObject({ result: { structuredContent: { action: 'accept' } } })
+  })
+
+  it.each(['cancelled', 'ended'])('that its call is %s', async (how) => {
+    const begun = Promise.withResolvers<void>()
+    const told = Promise.withResolvers<void>()
+    const wait = defineTool({
+      name: 'wait',
+      description: 'Waits until nobody waits for it.',
+      input: none,
+      async run({ signal }) {
+        signal.addEventListener('abort', () => told.resolve())
+        begun.resolve()
+        await told.promise
+        return {}
+      },
+    })
+    const { fetch } = createLocalApp({ pack: packOf(wait) })
+    const session = await openSession(fetch)
+    const called = send(fetch, session, toolCall('wait', {}, 'w'))
+    await begun.promise
+    const method = 'notifications/cancelled'
+    if (how === 'ended') await endSession(fetch, session)
+    else await send(fetch, session, { jsonrpc: '2.0', method, params: { requestId: 'w' } })
+    await told.promise
+    await called
   })
 
   it('a state that it can change by update alone', async () => {

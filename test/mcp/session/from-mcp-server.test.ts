@@ -119,6 +119,34 @@ describe('a server that is written for the SDK', () => {
     expect(named.messages[1]).toMatchObject({ method: 'elicitation/create' })
   })
 
+  it('is told when its call is cancelled, and may ask too late', async () => {
+    const begun = Promise.withResolvers<void>()
+    const over = Promise.withResolvers<void>()
+    const tooLate = Promise.withResolvers<unknown>()
+    const pack = fromMcpServer(() => {
+      const server = new McpServer({ name: 'existing', version: '1.0.0' })
+      server.registerTool('wait', {}, async ({ mcpReq }) => {
+        const cancelled = new Promise((resolve) => mcpReq.signal.addEventListener('abort', resolve))
+        begun.resolve()
+        await Promise.all([cancelled, over.promise])
+        const asked = server.server.elicitInput(sure, { relatedRequestId: mcpReq.id })
+        asked.catch((error: unknown) => tooLate.resolve(error))
+        return text('too late')
+      })
+      return server
+    })
+    const { fetch } = createLocalApp({ pack })
+    const session = await openSession(fetch)
+    const stream = readEvents(await send(fetch, session, toolCall('wait', {}, 'w')))
+    await begun.promise
+    const params = { requestId: 'w' }
+    await send(fetch, session, { jsonrpc: '2.0', method: 'notifications/cancelled', params })
+    for await (const _ of stream);
+    over.resolve()
+    const why = 'Cannot go on with call: it is over'
+    expect(await tooLate.promise).toMatchObject({ message: expect.stringContaining(why) })
+  })
+
   it('is served without sessions, and tools of ours with theirs', async () => {
     const { fetch } = createLocalApp({ pack: existing() })
     const said = await replyTo(await fetch(askTool('shout', { word: 'kelp' })))
