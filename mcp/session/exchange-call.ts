@@ -5,10 +5,10 @@ import { refuseUnsafeKeys } from './server.ts'
 
 const MAX_TIMER_MS = 2 ** 31 - 1
 
-/** What a tool sees that runs for an exchange; what it asks the client goes through `server`. */
+/** What a tool sees that runs for an exchange; what it asks the client goes through the SDK's server. */
 export function createExchangeCall(
   { request, operations }: Exchange,
-  { server }: McpServer,
+  connected: () => Promise<McpServer>,
   options: Omit<CallOptions, 'asks' | 'progressToken'>,
 ): Call {
   refuseUnsafeKeys(request.params)
@@ -18,8 +18,8 @@ export function createExchangeCall(
     ...options,
     progressToken: request.params?._meta?.progressToken,
     asks: {
-      elicit: (form) => server.elicitInput(form, how),
-      sample: (question) => server.createMessage(question, how),
+      elicit: async (form) => (await connected()).server.elicitInput(form, how),
+      sample: async (question) => (await connected()).server.createMessage(question, how),
     },
   })
 }

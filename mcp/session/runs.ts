@@ -41,7 +41,7 @@ export interface RunsOptions {
 export class Runs {
   readonly #options: RunsOptions
   readonly #transport: SessionTransport
-  readonly #server: McpServer
+  #server: Promise<McpServer> | undefined
 
   constructor(options: RunsOptions) {
     const { id, log } = options
@@ -52,21 +52,17 @@ export class Runs {
       asked: async (question, run) => this.#exchange(run).operations.ask(question),
       failed: ({ message }) => log({ event: 'sdk_error', session: id, message }),
     })
-    this.#server = this.#createServer()
   }
 
-  /** Has the SDK begin a session, or take one up where the stored `initialize` is asked again. */
-  async connect(initialize: JsonObject): Promise<RpcOutcome> {
-    await this.#server.connect(this.#transport)
-    return this.ask('initialize', initialize)
+  /** Has the SDK begin the session. */
+  async begin(initialize: JsonObject): Promise<RpcOutcome> {
+    const server = await this.#connect()
+    this.#server = Promise.resolve(server)
+    return this.#transport.ask('initialize', initialize)
   }
 
-  /** Has the SDK answer a request of our own, which no client hears of. */
-  ask(method: string, params: JsonObject): Promise<RpcOutcome> {
-    return this.#transport.ask(method, params)
-  }
-
-  tell(notification: JSONRPCNotification): void {
+  async tell(notification: JSONRPCNotification): Promise<void> {
+    await this.#connected()
     this.#transport.receiveNotification(notification)
   }
 
@@ -98,6 +94,9 @@ export class Runs {
     }
     // What a tool of somebody else's does nobody knows, so the call is on record before it does it.
     if (isForeign(request, pack)) await exchange.openStream(run)
+    await this.#connected().catch((error: unknown) => {
+      throw exchange.fail(error)
+    })
     const closeSSEStream = (): void => void exchange.openStream().then(detach, () => undefined)
     this.#transport.receiveRequest(run, request, { closeSSEStream })
   }
@@ -113,7 +112,25 @@ export class Runs {
     await (run === undefined ? session.say(message) : exchanges.get(run)?.operations.say(message))
   }
 
-  #createServer(): McpServer {
+  /** The session's SDK server. One that was restored has none until it is needed: most calls go past it. */
+  #connected(): Promise<McpServer> {
+    const begun = this.#server ?? this.#restore()
+    this.#server = begun
+    begun.catch(() => (this.#server = undefined))
+    return begun
+  }
+
+  /** It is told again what it was told when the session began. No client hears what it says to that. */
+  async #restore(): Promise<McpServer> {
+    const { initialize, settings } = this.#options.session.record
+    const { logLevel: level } = settings
+    const server = await this.#connect()
+    await this.#transport.ask('initialize', initialize)
+    if (level !== undefined) await this.#transport.ask('logging/setLevel', { level })
+    return server
+  }
+
+  async #connect(): Promise<McpServer> {
     const { pack, instance } = this.#options
     const callOf = ({ mcpReq }: ServerContext): Call =>
       this.#callOf(this.#exchange(Number(mcpReq.id)))
@@ -122,12 +139,14 @@ export class Runs {
       run: async (tool, input, ctx) => resultOf(await tool.run(callOf(ctx), input)),
       stateOf: async (session, ctx) => callOf(ctx).stateOf(session),
     }
-    return createServer(pack, host, { revisions: REVISIONS })
+    const server = createServer(pack, host, { revisions: REVISIONS })
+    await server.connect(this.#transport)
+    return server
   }
 
   #callOf(exchange: Exchange): Call {
     const { callOptions, session } = this.#options
-    return createExchangeCall(exchange, this.#server, {
+    return createExchangeCall(exchange, () => this.#connected(), {
       ...callOptions(),
       logLevel: () => (session.record.settings.logLevel ?? 'debug') as LoggingLevel,
     })

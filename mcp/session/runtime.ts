@@ -101,7 +101,7 @@ export class SessionRuntime {
     { principal, source }: Pick<Post, 'principal' | 'source'>,
   ): Promise<RpcOutcome> {
     const initialize = asSpoken(request.params) as JsonObject
-    const outcome = await this.#runs.connect(initialize)
+    const outcome = await this.#runs.begin(initialize)
     const standalone = createStreamId()
     await this.#session.begin({ principal, source, initialize, standalone })
     const { name, version } = request.params.clientInfo
@@ -117,9 +117,6 @@ export class SessionRuntime {
     const startedAt = clock.now()
     const record = (await this.#session.load())?.record
     if (record === undefined) return false
-    await this.#runs.connect(record.initialize)
-    const level = record.settings.logLevel
-    if (level !== undefined) await this.#runs.ask('logging/setLevel', { level })
     const tookMs = clock.now() - startedAt
     log({ event: 'session_restored', session: id, version: record.version, tookMs })
     return true

@@ -119,6 +119,47 @@ describe('a server that is written for the SDK', () => {
     expect(named.messages[1]).toMatchObject({ method: 'elicitation/create' })
   })
 
+  it('is made where its session is restored when it is needed, and again if that failed', async () => {
+    const made: string[] = []
+    const failures = [new Error('Not now')]
+    const packOf = (where: string): Pack => {
+      const { server = () => new McpServer({ name: '', version: '' }), ...rest } = existing()
+      return {
+        ...rest,
+        server() {
+          made.push(where)
+          const failure = where === 'b' ? failures.pop() : undefined
+          if (failure !== undefined) throw failure
+          return server()
+        },
+      }
+    }
+    const store = createLocalStore({})
+    const [a, b] = ['a', 'b'].map((where) => createLocalApp({ pack: packOf(where), store }))
+    if (a === undefined || b === undefined) return
+    const session = await openSession(a.fetch)
+    await callTool(b.fetch, session, 'increment_counter')
+    expect(await callTool(b.fetch, session, 'get_counter')).toMatchObject({ counter: 1 })
+    expect(made).toEqual(['a'])
+    const list = { jsonrpc: '2.0', id: 1, method: 'tools/list' }
+    const { error } = await rpc(b.fetch, session, list)
+    expect(error?.data?.type).toBe('internal_error')
+    const both = await Promise.all([1, 2].map(() => rpc(b.fetch, session, list)))
+    expect(both).toMatchObject([{ result: { tools: [{}, {}, {}, {}] } }, { id: 1 }])
+    expect(made).toEqual(['a', 'b', 'b'])
+  })
+
+  it('says elsewhere no more than its client wants to hear', async () => {
+    const store = createLocalStore({})
+    const [a, b] = [1, 2].map(() => createLocalApp({ pack: existing(), store }))
+    if (a === undefined || b === undefined) return
+    const session = await openSession(a.fetch)
+    const params = { level: 'error' }
+    await rpc(a.fetch, session, { jsonrpc: '2.0', id: 1, method: 'logging/setLevel', params })
+    const stream = readEvents(await send(b.fetch, session, toolCall('ask', {})))
+    expect((await take(stream, 1)).messages).toMatchObject([{ method: 'elicitation/create' }])
+  })
+
   it('is told when its call is cancelled, and may ask too late', async () => {
     const begun = Promise.withResolvers<void>()
     const over = Promise.withResolvers<void>()
