@@ -87,18 +87,24 @@ export class Runs {
     const { request } = exchange
     const { pack, detach } = this.#options
     const own = await findOwnCall(request, pack.tools)
-    if (own !== undefined) {
-      const { tool, input } = own
-      const result = async () => resultOf(await tool.run(this.#callOf(exchange), input))
-      return this.#replied(run, await outcomeOfCall(result))
+    if (own === undefined) await this.#prepare(exchange, run)
+    // It may have been cancelled in the meantime.
+    exchange.mustGoOn(run)
+    if (own === undefined) {
+      const closeSSEStream = (): void => void exchange.openStream().then(detach, () => undefined)
+      return this.#transport.receiveRequest(run, request, { closeSSEStream })
     }
+    const { tool, input } = own
+    const result = async () => resultOf(await tool.run(this.#callOf(exchange), input))
+    await this.#replied(run, await outcomeOfCall(result))
+  }
+
+  async #prepare(exchange: Exchange, run: number): Promise<void> {
     // What a tool of somebody else's does nobody knows, so the call is on record before it does it.
-    if (isForeign(request, pack)) await exchange.openStream(run)
+    if (isForeign(exchange.request, this.#options.pack)) await exchange.openStream(run)
     await this.#connected().catch((error: unknown) => {
       throw exchange.fail(error)
     })
-    const closeSSEStream = (): void => void exchange.openStream().then(detach, () => undefined)
-    this.#transport.receiveRequest(run, request, { closeSSEStream })
   }
 
   async #replied(run: number, outcome: RpcOutcome): Promise<void> {
@@ -114,10 +120,11 @@ export class Runs {
 
   /** The session's SDK server. One that was restored has none until it is needed: most calls go past it. */
   #connected(): Promise<McpServer> {
-    const begun = this.#server ?? this.#restore()
-    this.#server = begun
-    begun.catch(() => (this.#server = undefined))
-    return begun
+    this.#server ??= this.#restore().catch((error: unknown) => {
+      this.#server = undefined
+      throw error
+    })
+    return this.#server
   }
 
   /** It is told again what it was told when the session began. No client hears what it says to that. */

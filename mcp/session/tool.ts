@@ -19,8 +19,8 @@ export interface Pack {
   readonly tools: readonly Tool[]
   readonly resources?: readonly StateResource[]
   /**
-   * Straight on the SDK's server, for what needs neither state nor a journal. `notifier` tells of
-   * changed lists to those who listen in the stateless revision.
+   * Straight on the SDK's server, for what needs neither state nor a journal; calls of `tools` go past
+   * it. `notifier` tells of changed lists to those who listen in the stateless revision.
    */
   readonly extend?: (server: McpServer, notifier?: ServerNotifier) => void
   /** Makes the SDK's server that all this is put on, one for each session; see `fromMcpServer`. */

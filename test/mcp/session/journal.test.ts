@@ -181,7 +181,9 @@ describe('a call that another process goes on with', () => {
   })
 
   it('is ended as cancelled if it was cancelled meanwhile', async () => {
+    const ran: string[] = []
     const scene = await begin(async (call, self) => {
+      ran.push(call.instance)
       await call.log('info', 'begun')
       await self.stop(call)
       await call.update(addOne)
@@ -193,6 +195,7 @@ describe('a call that another process goes on with', () => {
     await (await send(scene.b.fetch, scene.session, message)).text()
     expect((await scene.finish()).error?.code).toBe(-32800)
     expect(await scene.state()).toBe(0)
+    expect(ran).toEqual(['a'])
   })
 
   it('can be changed no more by who had it before', async () => {
