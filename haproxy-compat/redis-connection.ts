@@ -71,7 +71,12 @@ export function connectRedis(settings: RedisSettings): Promise<RedisConnection> 
 async function connectServer(url: string): Promise<RedisConnection> {
   const redis: RedisClientType = createClient({ url, socket: SOCKET, ...PROMPT, ...UNTIMED })
   // Of the same class: to make that of its hundreds of commands is a tenth of what a start takes.
-  const subscriber = redis.duplicate({ disableOfflineQueue: false, pingInterval: PING_MS })
+  const subscriber = redis.duplicate({
+    // What it is to hear of waits for a Redis that is away.
+    disableOfflineQueue: false,
+    commandOptions: {},
+    pingInterval: PING_MS,
+  })
   // Each loss of a connection is an event; the commands that fail of it say so themselves.
   for (const client of [redis, subscriber]) client.on('error', () => undefined)
   await Promise.all([redis.connect(), subscriber.connect()])
