@@ -48,7 +48,6 @@ const pack: Pack = {
       name: 'throws',
       description: 'Throws.',
       input: z.strictObject({ what: z.enum(['error', 'text', 'page']) }),
-      // oxlint-disable-next-line typescript/only-throw-error -- what tools throw is not ours to choose
       run: async (_call, { what }) => Promise.reject(THROWN[what]),
     }),
     defineTool({
