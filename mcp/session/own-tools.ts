@@ -49,7 +49,8 @@ export async function outcomeOfCall(run: () => Promise<JsonObject>): Promise<Rpc
 
 /** What a tool has returned, as the client gets it. */
 export function resultOf(structuredContent: JsonObject): CallToolResult & JsonObject {
-  if (typeof structuredContent !== 'object' || structuredContent === null) {
+  const isObject = typeof structuredContent === 'object' && structuredContent !== null
+  if (!isObject || Array.isArray(structuredContent)) {
     throw new Error('Cannot answer call: its tool has returned no object')
   }
   const text = JSON.stringify(structuredContent)

@@ -13,7 +13,7 @@ import { REVISIONS } from '../../../mcp/session/revisions.ts'
 import { createServer } from '../../../mcp/session/server.ts'
 import { defineTool, type Pack } from '../../../mcp/session/tool.ts'
 import { createLocalApp } from '../../support/local-app.ts'
-import { initialize, openSession, rpc } from '../../support/mcp.ts'
+import { initialize, openSession, rpc, toolCall } from '../../support/mcp.ts'
 import { ask, replyTo } from '../../support/stateless.ts'
 
 const THROWN = {
@@ -53,8 +53,8 @@ const pack: Pack = {
     defineTool({
       name: 'nothing',
       description: 'Returns what no tool may.',
-      input: z.strictObject({}),
-      run: async () => undefined as never,
+      input: z.strictObject({ list: z.boolean().optional() }),
+      run: async (_call, { list }) => (list === true ? [1] : undefined) as never,
     }),
   ],
 }
@@ -71,7 +71,10 @@ const call = fc.oneof(
   fc.record({ name: fc.constant('echo'), arguments: echoed }),
   fc.record({ name: fc.constant('later'), arguments: fc.record({ word }) }),
   fc.record({ name: fc.constant('throws'), arguments: fc.record({ what }) }),
-  fc.record({ name: fc.constant('nothing'), arguments: fc.constantFrom(undefined, {}, null) }),
+  fc.record({
+    name: fc.constant('nothing'),
+    arguments: fc.constantFrom(undefined, {}, null, { list: true }),
+  }),
   fc.record({ name: fc.constantFrom(...NAMES), arguments: fc.oneof(echoed, json) }),
 )
 const meta = fc.constantFrom(undefined, {}, { progressToken: 'p' }, { 'example.com/more': [1] })
@@ -103,6 +106,39 @@ describe('a tool of the pack’s own, past the SDK', () => {
       }),
       { numRuns: 500 },
     )
+  })
+
+  it('fails if it returns anything but an object', async () => {
+    const { fetch } = createLocalApp({ pack })
+    const session = await openSession(fetch)
+    for (const input of [{}, { list: true }]) {
+      const { result } = await rpc(fetch, session, toolCall('nothing', input))
+      const [said] = result?.content ?? []
+      expect([result?.isError, said?.text]).toEqual([
+        true,
+        'Cannot answer call: its tool has returned no object',
+      ])
+    }
+  })
+
+  it('fails without a session if the SDK cannot put its question', async () => {
+    const asks = defineTool({
+      name: 'asks',
+      description: 'Asks.',
+      input: z.strictObject({}),
+      stateless: true,
+      run: async (its) => {
+        const requestedSchema = { type: 'object' as const, properties: {} }
+        return { action: (await its.elicit({ message: 'Sure?', requestedSchema })).action }
+      },
+    })
+    const extend = (): never => {
+      throw new Error('Not now')
+    }
+    const { fetch } = createLocalApp({ pack: { tools: [asks], extend } })
+    const given = { name: 'asks', arguments: {} }
+    const response = await fetch(ask('tools/call', given, { capabilities: { elicitation: {} } }))
+    expect(await replyTo(response)).toMatchObject({ id: 1, error: { code: -32603 } })
   })
 
   it('answers without a session as it does through the SDK’s handler', async () => {
