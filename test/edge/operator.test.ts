@@ -1,4 +1,4 @@
-import { evictDurableObject } from 'cloudflare:test'
+import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from 'cloudflare:test'
 import { afterAll, describe, expect, it, vi } from 'vitest'
 import { placesOf } from '../../durable-objects/places.ts'
 import { countSessions, shardOf } from '../../durable-objects/session-index.ts'
@@ -9,6 +9,8 @@ import { NAMES_TO_CUT } from '../support/operator.ts'
 import { bindings, edgeFetch as fetch, evict, places } from './support.ts'
 
 const MINUTE_MS = 60_000
+// How often an index writes down what it is told.
+const WRITE_MS = 10_000
 
 vi.setConfig({ testTimeout: 20_000 })
 
@@ -58,10 +60,28 @@ describe('operators of the edge', () => {
   })
 
   it('see as much when the index was evicted right after it was told', async () => {
+    later(WRITE_MS)
     const session = await openSession(fetch)
     await viewOf(session)
     await evictDurableObject(shardOf(places, session as SessionId))
     expect((await viewOf(session)).id).toBe(session.slice(0, 8))
+  })
+
+  it('see as much when the index was let go that was told twice in a row', async () => {
+    later(WRITE_MS)
+    const session = await openSession(fetch)
+    await evict(session)
+    const { instance } = await callTool(fetch, session, 'get_counter')
+    const index = shardOf(places, session as SessionId)
+    await until(
+      () => index.page(),
+      ({ latest }) => latest.some(({ holder }) => holder === instance),
+    )
+    const alarm = await runInDurableObject(index, (_index, { storage }) => storage.getAlarm())
+    expect(alarm).toBeLessThanOrEqual(Date.now() + WRITE_MS)
+    expect(await runDurableObjectAlarm(index)).toBe(true)
+    await evictDurableObject(index)
+    expect((await viewOf(session)).holder).toBe(instance)
   })
 
   it('see what goes on in another object', async () => {
