@@ -1,4 +1,5 @@
 import type { Config } from '../mcp/config.ts'
+import type { Log } from '../mcp/log.ts'
 import type { Clock } from '../mcp/session/clock.ts'
 import { createMemoryStore } from '../mcp/session/memory-store.ts'
 import type { SessionStore } from '../mcp/session/store.ts'
@@ -36,6 +37,7 @@ export interface BackingStoreOptions extends Pick<Config, 'ttlMs' | 'record' | '
   /** Unset: sessions are kept in this process. */
   readonly redis: RedisOptions | undefined
   readonly clock: Clock
+  readonly log: Log
 }
 
 interface RedisOptions extends RedisSettings, Pick<ReplicaOptions, 'replicas'> {
@@ -46,7 +48,7 @@ const TOUCH_MS = 60_000
 const STANDALONE_TAIL = 1024
 
 export async function openStore(options: BackingStoreOptions): Promise<BackingStore> {
-  const { own, redis, ttlMs, record, limits, clock } = options
+  const { own, redis, ttlMs, record, limits, clock, log } = options
   const now = (): number => clock.now()
   const counting = { ttlMs, now, limits, touchMs: TOUCH_MS }
   if (own !== undefined || redis === undefined) {
@@ -62,7 +64,9 @@ export async function openStore(options: BackingStoreOptions): Promise<BackingSt
     }
   }
 
-  const { commands, subscriber, ping, lineOf, close } = await connectRedis(redis)
+  const { commands, subscriber, ping, lineOf, close } = await connectRedis(redis, (why) =>
+    log({ event: 'store_awaited', why }),
+  )
   const within = createDeadline(COMMAND_MS)
   const timed = withDeadline(commands, within)
   const store = createRedisStore(timed, { ...record, ttlMs, now })

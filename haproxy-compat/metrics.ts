@@ -171,6 +171,7 @@ function createEventCounter(registry: Registry): (event: LogEvent) => void {
         return actions.inc({ action: 'drain' })
       case 'operator_undrained':
         return actions.inc({ action: 'undrain' })
+      case 'store_awaited':
       case 'started':
       case 'session_read':
       case 'call_retried':

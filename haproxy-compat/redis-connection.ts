@@ -4,6 +4,7 @@ import {
   type RedisClientType,
   type RedisClusterType,
 } from '@redis/client'
+import { messageOf } from '../mcp/errors.ts'
 import { AWAY_MS, sleep, systemClock } from '../mcp/session/clock.ts'
 import { createDeadline } from './deadline.ts'
 import type { RedisSubscriber } from './redis-peers.ts'
@@ -55,20 +56,39 @@ const PROMPT = { ...QUIET, disableOfflineQueue: true } as const
 const UNTIMED = { commandOptions: { timeout: 0 } } as const
 const SOCKET = { connectTimeout: COMMAND_MS, reconnectStrategy: RECONNECT_MS } as const
 
-/** Waits until Redis is there. */
-export function connectRedis(settings: RedisSettings): Promise<RedisConnection> {
-  const { place } = settings
+/** Waits until Redis is there. Meanwhile `tell` is told why it is not, of each reason in a row once. */
+export async function connectRedis(
+  settings: RedisSettings,
+  tell: (why: string) => void,
+): Promise<RedisConnection> {
+  let told: string | undefined
+  let isThere = false
+  const failed = (error: unknown): void => {
+    // Node gives several addresses that refuse no words, but a code.
+    const why = messageOf(error) || String((error as { code?: unknown }).code)
+    if (isThere || why === told) return
+    told = why
+    tell(why)
+  }
+  const connection = await connect(settings, failed)
+  isThere = true
+  return connection
+}
+
+type Failed = (error: unknown) => void
+
+function connect({ place, ...more }: RedisSettings, failed: Failed): Promise<RedisConnection> {
   switch (place.kind) {
     case 'server':
-      return connectServer(place.url)
+      return connectServer(place.url, failed)
     case 'sentinel':
-      return connectSentinel(place, settings.sentinelPassword)
+      return connectSentinel(place, more.sentinelPassword, failed)
     case 'cluster':
-      return connectCluster(place)
+      return connectCluster(place, failed)
   }
 }
 
-async function connectServer(url: string): Promise<RedisConnection> {
+async function connectServer(url: string, failed: Failed): Promise<RedisConnection> {
   const redis: RedisClientType = createClient({ url, socket: SOCKET, ...PROMPT, ...UNTIMED })
   // Of the same class: to make that of its hundreds of commands is a tenth of what a start takes.
   const subscriber = redis.duplicate({
@@ -78,7 +98,7 @@ async function connectServer(url: string): Promise<RedisConnection> {
     pingInterval: PING_MS,
   })
   // Each loss of a connection is an event; the commands that fail of it say so themselves.
-  for (const client of [redis, subscriber]) client.on('error', () => undefined)
+  for (const client of [redis, subscriber]) client.on('error', failed)
   await Promise.all([redis.connect(), subscriber.connect()])
   const lineOn = createLines()
   return {
@@ -95,11 +115,13 @@ async function connectServer(url: string): Promise<RedisConnection> {
 async function connectSentinel(
   { name, nodes, ...login }: Extract<RedisPlace, { kind: 'sentinel' }>,
   sentinelPassword: string | undefined,
+  failed: Failed,
 ): Promise<RedisConnection> {
   const password = sentinelPassword === undefined ? {} : { password: sentinelPassword }
   const sentinels = new Sentinels<RedisClientType>({
     name,
     nodes,
+    failed,
     askAt: (address) => clientAt(address, { tls: login.tls, ...password }),
     open(address) {
       const socket = { ...socketOf(login), ...address }
@@ -109,7 +131,7 @@ async function connectSentinel(
         ...loginOf(login),
         socket,
       })
-      redis.on('error', () => undefined)
+      redis.on('error', failed)
       // It goes on until it is there, or until there is another master.
       redis.connect().catch(() => undefined)
       return redis
@@ -133,10 +155,10 @@ async function connectSentinel(
   }
 }
 
-async function connectCluster({
-  nodes,
-  ...login
-}: Extract<RedisPlace, { kind: 'cluster' }>): Promise<RedisConnection> {
+async function connectCluster(
+  { nodes, ...login }: Extract<RedisPlace, { kind: 'cluster' }>,
+  failed: Failed,
+): Promise<RedisConnection> {
   const redis: RedisClusterType = createCluster({
     rootNodes: nodes.map((address) => ({ socket: { ...address } })),
     defaults: { ...PROMPT, ...loginOf(login), socket: socketOf(login) },
@@ -144,7 +166,15 @@ async function connectCluster({
     ...UNTIMED,
   })
   redis.on('error', () => undefined)
-  while (!(await redis.connect().then(isDone, isNotDone))) await sleep(systemClock, AWAY_MS)
+  const isConnected = (): Promise<boolean> =>
+    redis.connect().then(
+      () => true,
+      (error: unknown) => {
+        failed(error)
+        return false
+      },
+    )
+  while (!(await isConnected())) await sleep(systemClock, AWAY_MS)
   const lineOn = createLines()
   const within = createDeadline(COMMAND_MS)
   const nodeOf = (key: string) => within(redis.getNodeClientForKey(key))
@@ -165,9 +195,6 @@ async function connectCluster({
     },
   }
 }
-
-const isDone = (): boolean => true
-const isNotDone = (): boolean => false
 
 /** What is a line, and from which loss on it is another. */
 function createLines() {

@@ -8,6 +8,8 @@ export interface SentinelOptions<Client> {
   readonly askAt: (address: Address) => AskedClient
   /** A client of the master, that connects by itself. */
   readonly open: (master: Address) => Client
+  /** Is told why nobody could be asked. */
+  readonly failed?: (error: unknown) => void
 }
 
 /** What is needed of a Redis client: one that is not connected yet, and does not connect again. */
@@ -75,7 +77,10 @@ export class Sentinels<Client extends MasterClient> {
   }
 
   async #look(): Promise<void> {
-    const told = await this.#ask().catch(() => undefined)
+    const told = await this.#ask().catch((error: unknown) => {
+      this.#options.failed?.(error)
+      return undefined
+    })
     // It does not answer, or knows less than others may: its master is not there.
     if (told === undefined || this.#master?.client.isReady === false) this.#leave()
     if (told === undefined || this.#isDestroyed) return

@@ -3,6 +3,7 @@ import { flushCompileCache } from 'node:module'
 import type { AddressInfo } from 'node:net'
 import type { HttpBindings } from '@hono/node-server'
 import { isLoopback, parseConfig, type Config } from '../mcp/config.ts'
+import { messageOf } from '../mcp/errors.ts'
 import { createApp } from '../mcp/http/app.ts'
 import {
   anonymous,
@@ -47,18 +48,24 @@ export interface NodeServer {
 
 /** One Node instance as a process of its own: SIGTERM drains it, and a second one ends it at once. */
 export async function serveNode(options: NodeServerOptions): Promise<void> {
-  const server = await createNodeServer(options)
-  console.log(`Holdfast ${server.instance} serves ${server.url}`)
-  // Node does so when it exits, which one that is killed does not.
-  flushCompileCache()
+  let server: NodeServer | undefined
   let draining = false
+  // From the start, as a process that is the first of its container heeds no other signals.
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.on(signal, () => {
       if (draining) process.exit(1)
       draining = true
+      if (server === undefined) process.exit(0)
       void server.close().then(() => process.exit(0))
     })
   }
+  server = await createNodeServer(options).catch((error: unknown) => {
+    console.error(messageOf(error))
+    process.exit(1)
+  })
+  console.log(`Holdfast ${server.instance} serves ${server.url}`)
+  // Node does so when it exits, which one that is killed does not.
+  flushCompileCache()
 }
 
 /** One Node instance, which listens when it is there. */
@@ -69,18 +76,22 @@ export async function createNodeServer(options: NodeServerOptions): Promise<Node
   const { instance, host, port, redis } = node
   const log = createLog(write, instance)
   const authenticate = authenticator(config, host)
-  const backing = await openStore({ ...config, own, redis, clock })
+  const backing = await openStore({ ...config, own, redis, clock, log })
   const tracing = createTracing(instance)
-  const { app, drain, board, stopping } = createInstance(tracing.pack(pack), {
-    config,
-    node,
-    log,
-    authenticate,
-    backing,
-  })
+  const parts = { config, node, log, authenticate, backing }
+  const { app, drain, board, stopping } = createInstance(tracing.pack(pack), parts)
+  const leave = async (): Promise<void> => {
+    await board.stop()
+    backing.close()
+  }
   // It may be that it is to take no calls.
   await board.start()
-  const server = await listen(tracing.fetch(app.fetch), { host, port, ...config.limits })
+  const bound = { host, port, ...config.limits }
+  const server = await listen(tracing.fetch(app.fetch), bound).catch(async (error: unknown) => {
+    await backing.peers?.stop()
+    await leave()
+    throw error
+  })
   log({ event: 'started', auth: config.auth === undefined ? 'none' : 'bearer' })
   return {
     instance,
@@ -88,8 +99,7 @@ export async function createNodeServer(options: NodeServerOptions): Promise<Node
     async close() {
       stopping.abort()
       await drain.begin(server)
-      await board.stop()
-      backing.close()
+      await leave()
     },
   }
 }

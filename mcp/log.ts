@@ -5,6 +5,8 @@
 export type Log = (event: LogEvent) => void
 
 export type LogEvent =
+  /** It can't start yet. */
+  | { event: 'store_awaited'; why: string }
   | { event: 'started'; auth: 'bearer' | 'none' }
   | {
       event: 'session_opened'

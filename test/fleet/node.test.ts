@@ -1,7 +1,12 @@
+import { once } from 'node:events'
+import { createServer, type AddressInfo } from 'node:net'
 import { createClient } from '@redis/client'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
+import { createNodeServer } from '../../haproxy-compat/serve-node.ts'
 import { createSessionIds } from '../../haproxy-compat/session-ids.ts'
-import { startNode } from '../support/node.ts'
+import { tools } from '../../mcp/tools/index.ts'
+import { spawnNode, startNode } from '../support/node.ts'
+import { freePort } from '../support/ports.ts'
 import {
   BASE,
   callTool,
@@ -12,7 +17,7 @@ import {
   toolCall,
   until,
 } from '../support/mcp.ts'
-import { startRedis, type RedisServer } from '../support/redis.ts'
+import { clientOf, startRedis, type RedisServer } from '../support/redis.ts'
 
 describe('session ids of the fleet', () => {
   const ids = createSessionIds(['a secret of some length'])
@@ -130,6 +135,48 @@ describe('Node instances over one Redis', () => {
     const between = seen.slice(seen.findIndex((line) => line.includes('"before"')) + 1)
     expect(between.filter((line) => !isBeat(line) && !line.includes('"after"'))).toEqual([])
     expect(statuses).toEqual(ids.map(() => 404))
+  })
+
+  it('say why they wait for it, and serve when it is there', async () => {
+    const port = await freePort()
+    const starting = spawnNode({ ...env('mcp-server-1'), REDIS_URL: `redis://127.0.0.1:${port}` })
+    await until(
+      async () => starting.output(),
+      (text) => text.includes('"store_awaited"'),
+    )
+    expect(starting.output()).toMatch(/"event":"store_awaited","why":"connect ECONNREFUSED/)
+    const late = await startRedis(port)
+    onTestFinished(() => late.stop())
+    await starting.url
+    expect(starting.output().match(/store_awaited/g)).toHaveLength(1)
+    expect(await starting.kill('SIGTERM')).toBe(0)
+  })
+
+  it('end at once when they are told to while they wait for it', async () => {
+    const waiting = spawnNode({ ...env('mcp-server-1'), REDIS_URL: 'redis://127.0.0.1:1' })
+    await until(
+      async () => waiting.output(),
+      (text) => text.includes('"store_awaited"'),
+    )
+    expect(await waiting.kill('SIGTERM')).toBe(0)
+  })
+
+  it('leave nothing behind where they can not listen', async () => {
+    const other = createServer().listen(0, '127.0.0.1')
+    onTestFinished(() => void other.close())
+    await once(other, 'listening')
+    const PORT = String((other.address() as AddressInfo).port)
+    const settings = { ...env('never'), PORT }
+    const client = await clientOf(redis.url)
+    onTestFinished(() => client.destroy())
+    await client.zAdd('mcp:leases', { score: 1, value: 'a session/its stream' })
+    const server = createNodeServer({ ...tools, settings, write: () => undefined })
+    await expect(server).rejects.toThrow('EADDRINUSE')
+    // What was on its way is over by now.
+    expect(await client.ping()).toBe('PONG')
+    expect(await client.zScore('mcp:leases', 'a session/its stream')).toBe(1)
+    expect(await client.hExists('mcp:{board}:instances', 'never')).toBe(0)
+    expect(await client.clientList()).toHaveLength(1)
   })
 
   it('are not healthy without it, and are again when it is back', async () => {

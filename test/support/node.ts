@@ -14,6 +14,28 @@ export async function startNode(
   env: Record<string, string> = {},
   entry = 'haproxy-compat/server.ts',
 ): Promise<NodeInstance> {
+  const starting = spawnNode(env, entry)
+  const url = await starting.url
+  return {
+    url,
+    pid: starting.pid,
+    fetch: (request) => fetch(new Request(`${url}${new URL(request.url).pathname}`, request)),
+    kill: starting.kill,
+  }
+}
+
+interface StartingInstance extends Pick<NodeInstance, 'pid' | 'kill'> {
+  /** When it serves. */
+  readonly url: Promise<string>
+  /** All that it has said so far. */
+  readonly output: () => string
+}
+
+/** The same, which need not come to serve. */
+export function spawnNode(
+  env: Record<string, string>,
+  entry = 'haproxy-compat/server.ts',
+): StartingInstance {
   const child = spawn('node', [entry], {
     env: { ...process.env, REDIS_URL: '', PORT: '0', DRAIN_SECONDS: '0', ...env },
   })
@@ -28,11 +50,12 @@ export async function startNode(
   }
   const exited = once(child, 'exit') as Promise<[number | null]>
   void exited.then(() => listening.reject(new Error(`The instance has stopped:\n${output}`)))
-  const url = await listening.promise
+  // Who does not wait for it has other ways to see that it has stopped.
+  listening.promise.catch(() => undefined)
   return {
-    url,
+    url: listening.promise,
     pid: child.pid ?? 0,
-    fetch: (request) => fetch(new Request(`${url}${new URL(request.url).pathname}`, request)),
+    output: () => output,
     async kill(signal) {
       child.kill(signal)
       return (await exited)[0]

@@ -13,9 +13,9 @@ export interface RedisServer {
 }
 
 /** A Redis of its own, on loopback, with nothing on disk. */
-export async function startRedis(): Promise<RedisServer> {
+export async function startRedis(given?: number): Promise<RedisServer> {
   requireProgram('redis-server')
-  const port = await freePort()
+  const port = given ?? (await freePort())
   const folder = mkdtempSync(join(tmpdir(), 'holdfast-redis-'))
   const settings = ['--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', folder]
   const child = spawn('redis-server', ['--port', String(port), ...settings], { stdio: 'ignore' })
