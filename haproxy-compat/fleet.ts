@@ -16,9 +16,11 @@ import {
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
+import { text as textOf } from 'node:stream/consumers'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import * as z from 'zod'
+import { parseSettings } from '../mcp/config.ts'
 import { INSTANCE_FLAGS, requireProgram } from './programs.ts'
 import { supervise, type Program, type Supervised } from './supervise.ts'
 
@@ -39,8 +41,16 @@ const schema = z.object({
   SERVER_ENTRY: z.string().default(here('server.ts')),
 })
 
+/** What is read of `fleet.json`. */
+const known = z.object({
+  pid: z.number(),
+  haproxy: z.object({ pid: z.number().nullable() }),
+  redis: z.object({ url: z.string(), pid: z.number().nullable() }),
+  instances: z.array(z.object({ pid: z.number().nullable() })),
+})
+
 try {
-  await run(schema.parse(process.env))
+  await run(parseSettings(schema, process.env))
 } catch (error) {
   console.error(error instanceof Error ? error.message : error)
   process.exit(1)
@@ -50,10 +60,11 @@ async function run(settings: Settings): Promise<void> {
   // Others may have accounts on this machine: what is written here, by any of the programs, is not theirs.
   process.umask(0o077)
   const ports = portsFrom(settings.FLEET_PORT_BASE)
+  const folder = resolve(settings.FLEET_DIR)
   for (const program of ['redis-server', 'haproxy'] as const) requireProgram(program)
+  await requireUnused(folder)
   for (const port of Object.values(ports).flat()) await requireFree(port)
 
-  const folder = resolve(settings.FLEET_DIR)
   // A socket's path may not be long, and the folder's may be. And what Redis needs to start again stays,
   // should somebody remove the folder.
   const own = mkdtempSync(join(tmpdir(), 'fleet-'))
@@ -62,20 +73,24 @@ async function run(settings: Settings): Promise<void> {
   const places = { ports, socket, redisUrl: users.operatorUrl }
 
   const running = new Map<string, Supervised>()
-  const start = async ({ port, ...program }: Part): Promise<void> => {
+  let stopping = false
+  const start = async ({ isReady, ...program }: Part): Promise<void> => {
+    // What is started from now on nobody would stop.
+    if (stopping) return
     const logFile = join(folder, `${program.name}.log`)
     const supervised = supervise({ folder, ...program, logFile, stopMs: STOP_MS }, note)
     running.set(program.name, supervised)
-    while (!(await isTaken(port))) {
+    while (!(await isReady())) {
+      if (stopping) return
       if (supervised.pid() === undefined) {
-        throw new Error(`Cannot start fleet: ${program.name} has ended, see ${logFile}`)
+        const said = readFileSync(logFile, 'utf8').trimEnd().split('\n').slice(-3).join('\n')
+        throw new Error(`Cannot start fleet: ${program.name} has ended, see ${logFile}:\n${said}`)
       }
       await sleep(20)
     }
     note()
   }
   const note = (): void => writeWhole(join(folder, 'fleet.json'), describe(places, running))
-  let stopping = false
   const stop = async (code: number): Promise<void> => {
     // Ctrl-C may come twice, from the terminal and from npm.
     if (stopping) return
@@ -88,10 +103,13 @@ async function run(settings: Settings): Promise<void> {
     rmSync(own, { recursive: true })
     process.exit(code)
   }
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => void stop(0))
+  // The last is a terminal's that is closed.
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) {
+    process.on(signal, () => void stop(0))
+  }
 
   try {
-    await start(redisPart(ports, join(folder, 'redis'), users.file))
+    await start(redisPart(ports, join(folder, 'redis'), users))
     const env = {
       REDIS_URL: users.instancesUrl,
       SESSION_SECRET: readSecret(join(folder, 'secret')),
@@ -104,7 +122,7 @@ async function run(settings: Settings): Promise<void> {
     const args = [...INSTANCE_FLAGS, resolve(settings.SERVER_ENTRY)]
     await Promise.all(INSTANCES.map((number) => start(instancePart(ports, number, { args, env }))))
     await start(haproxyPart(ports, resolve(settings.HAPROXY_CONFIG), socket))
-    console.log(`Holdfast fleet serves http://localhost:${ports.http}/mcp`)
+    if (!stopping) console.log(`Holdfast fleet serves http://localhost:${ports.http}/mcp`)
   } catch (error) {
     console.error(error instanceof Error ? error.message : error)
     await stop(1)
@@ -113,7 +131,7 @@ async function run(settings: Settings): Promise<void> {
 
 type Ports = ReturnType<typeof portsFrom>
 type Part = Omit<Program, 'folder' | 'logFile' | 'stopMs'> & {
-  readonly port: number
+  readonly isReady: () => Promise<boolean>
   /** Another one than the fleet's. */
   readonly folder?: string
 }
@@ -123,9 +141,10 @@ function portsFrom(base: number) {
   return { http: base + 80, stats: base + 404, instances, redis: base + 5, peer: base + 6 }
 }
 
-function redisPart({ redis: port }: Ports, folder: string, usersFile: string): Part {
-  const args = ['--port', String(port), '--dir', folder, '--aclfile', usersFile, ...REDIS_ARGS]
-  return { name: 'redis', command: 'redis-server', args, env: {}, folder, port }
+function redisPart({ redis: port }: Ports, folder: string, { file, operator }: Users): Part {
+  const args = ['--port', String(port), '--dir', folder, '--aclfile', file, ...REDIS_ARGS]
+  const isReady = (): Promise<boolean> => servesRedis(port, operator)
+  return { name: 'redis', command: 'redis-server', args, env: {}, folder, isReady }
 }
 
 function instancePart(
@@ -136,7 +155,7 @@ function instancePart(
   const name = instanceName(number)
   const port = instances[number - 1] ?? 0
   const env = { ...common.env, INSTANCE_ID: name, HOST, PORT: String(port) }
-  return { name, command: 'node', args: common.args, env, port }
+  return { name, command: 'node', args: common.args, env, isReady: () => isTaken(port) }
 }
 
 function haproxyPart(ports: Ports, config: string, socket: string): Part {
@@ -149,7 +168,8 @@ function haproxyPart(ports: Ports, config: string, socket: string): Part {
       ports.instances.map((port, at) => [`SERVER_${at + 1}`, `${HOST}:${port}`]),
     ),
   }
-  return { name: 'haproxy', command: 'haproxy', args: ['-W', '-f', config], env, port: ports.http }
+  const isReady = (): Promise<boolean> => isTaken(ports.http)
+  return { name: 'haproxy', command: 'haproxy', args: ['-W', '-f', config], env, isReady }
 }
 
 function instanceName(number: number): string {
@@ -167,6 +187,7 @@ interface Places {
 function describe({ ports, socket, redisUrl }: Places, running: Map<string, Supervised>): string {
   const pid = (name: string): number | null => running.get(name)?.pid() ?? null
   const whole = {
+    pid: process.pid,
     haproxy: {
       url: `http://localhost:${ports.http}`,
       statsUrl: `http://localhost:${ports.stats}/stats`,
@@ -181,6 +202,8 @@ function describe({ ports, socket, redisUrl }: Places, running: Map<string, Supe
   }
   return `${JSON.stringify(whole, null, 2)}\n`
 }
+
+type Users = ReturnType<typeof redisUsers>
 
 /** Who may use Redis, as `redis-users.acl` says. The passwords are the same over restarts. */
 function redisUsers({ redis: port }: Ports, folder: string, own: string) {
@@ -197,6 +220,7 @@ function redisUsers({ redis: port }: Ports, folder: string, own: string) {
   const at = `${HOST}:${port}`
   return {
     file,
+    operator,
     operatorUrl: `redis://default:${operator}@${at}`,
     instancesUrl: `redis://holdfast:${holdfast}@${at}`,
   }
@@ -218,12 +242,50 @@ function writeWhole(file: string, text: string): void {
 function readSecret(file: string): string {
   mkdirSync(dirname(file), { recursive: true })
   if (!existsSync(file)) writeFileSync(file, randomBytes(32).toString('hex'), { mode: 0o600 })
-  return readFileSync(file, 'utf8').trim()
+  const secret = readFileSync(file, 'utf8').trim()
+  if (secret === '')
+    throw new Error(`Cannot start fleet: ${file} is empty (remove it for a new one)`)
+  return secret
+}
+
+/** Two fleets in one folder would write the same log of Redis, and each lose what the other has written. */
+async function requireUnused(folder: string): Promise<void> {
+  const file = join(folder, 'fleet.json')
+  if (!existsSync(file)) return
+  const { pid, haproxy, redis, instances } = known.parse(JSON.parse(readFileSync(file, 'utf8')))
+  // What was killed with its machine has left the file alone: other processes may have its numbers by now.
+  if (!(await isTaken(Number(new URL(redis.url).port)))) return
+  const left = [haproxy, ...instances, redis].map((part) => part.pid)
+  const living = (isAlive(pid) ? [pid] : left).filter((one) => one !== null && isAlive(one))
+  if (living.length === 0) return
+  const what = `stop it (kill ${living.join(' ')}), or set FLEET_DIR and FLEET_PORT_BASE for another`
+  throw new Error(`Cannot start fleet: one runs in ${folder}: ${what}`)
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0)
+  } catch {
+    return false
+  }
 }
 
 async function requireFree(port: number): Promise<void> {
   if (!(await isTaken(port))) return
-  throw new Error(`Cannot start fleet: port ${port} is taken (FLEET_PORT_BASE moves all ports)`)
+  const what =
+    'FLEET_PORT_BASE moves all ports, and a second fleet needs a FLEET_DIR of its own, too'
+  throw new Error(`Cannot start fleet: port ${port} is taken (${what})`)
+}
+
+/** Its port is open before it has read its log, which it may not be able to. */
+async function servesRedis(port: number, password: string): Promise<boolean> {
+  const socket = connect(port, HOST)
+  socket.end(`AUTH ${password}\r\nPING\r\nQUIT\r\n`)
+  try {
+    return (await textOf(socket)).includes('+PONG')
+  } catch {
+    return false
+  }
 }
 
 function isTaken(port: number): Promise<boolean> {

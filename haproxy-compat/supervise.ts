@@ -2,6 +2,7 @@ import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, mkdirSync, openSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { messageOf } from '../mcp/errors.ts'
 
 export interface Program {
   readonly name: string
@@ -25,10 +26,11 @@ export function supervise(program: Program, changed: () => void) {
 
   async function keep(): Promise<void> {
     for (;;) {
-      const [code, signal] = await once(child, 'exit')
+      const why = await endOf(child)
       changed()
       if (stopping) return
-      console.log(`${program.name} ended (${signal ?? code}), starting it again in a second`)
+      const { name, logFile } = program
+      console.log(`${name} ended (${why}, see ${logFile}): starting it again in a second`)
       await sleep(RESTART_MS)
       if (stopping) return
       child = start(program)
@@ -68,6 +70,16 @@ function start({ command, args, env, folder, logFile }: Program): ChildProcess {
   return child
 }
 
-function isRunning({ exitCode, signalCode }: ChildProcess): boolean {
-  return exitCode === null && signalCode === null
+/** Why it has ended. What could not be started has, too: its file may be away while it is upgraded. */
+async function endOf(child: ChildProcess): Promise<string> {
+  try {
+    const [code, signal] = await once(child, 'exit')
+    return String(signal ?? code)
+  } catch (error) {
+    return messageOf(error)
+  }
+}
+
+function isRunning({ pid, exitCode, signalCode }: ChildProcess): boolean {
+  return pid !== undefined && exitCode === null && signalCode === null
 }

@@ -1,7 +1,4 @@
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { existsSync, mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from 'vitest'
 import { connect, type Connected } from '../support/client.ts'
@@ -121,23 +118,6 @@ describe('the fleet', () => {
       expect(after.haproxy.url).toBe(before.haproxy.url)
     },
   )
-
-  it('says in one line that a port is taken', async () => {
-    const base = Number(new URL(fleet.url).port) - 80
-    const folder = mkdtempSync(join(tmpdir(), 'holdfast-fleet-'))
-    const second = spawn('npm', ['run', '--silent', 'fleet'], {
-      env: { ...process.env, FLEET_PORT_BASE: String(base), FLEET_DIR: folder },
-    })
-    let output = ''
-    for (const stream of [second.stdout, second.stderr]) {
-      stream.on('data', (text) => (output += text))
-    }
-    expect(await once(second, 'close')).toEqual([1, null])
-    expect(output).toMatch(/^Cannot start fleet: port \d+ is taken.*\n$/)
-    expect(output).toContain(`port ${base + 80} `)
-    expect(await fleet.servers()).toHaveLength(3)
-    rmSync(folder, { recursive: true })
-  })
 
   /** A session with a counter of 3 and two notes. */
   async function begin(): Promise<Connected> {

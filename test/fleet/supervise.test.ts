@@ -1,4 +1,12 @@
-import { existsSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs'
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
@@ -23,6 +31,25 @@ describe('a program that is started again when it ends', () => {
       (text) => text.startsWith('started\nstarted\n'),
     )
     expect(openFiles()).not.toContain(logFile)
+  })
+})
+
+describe('a program whose file is away', () => {
+  it('is started again when it is back', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'holdfast-supervise-'))
+    onTestFinished(() => rmSync(folder, { recursive: true }))
+    const [command, logFile] = [join(folder, 'program'), join(folder, 'log')]
+    const options = { name: 'program', command, args: [], env: {}, folder, logFile, stopMs: 1000 }
+    const ended = Promise.withResolvers<void>()
+    const supervised = supervise(options, ended.resolve)
+    onTestFinished(() => supervised.stop())
+    await ended.promise
+    expect(supervised.pid()).toBeUndefined()
+    writeFileSync(command, '#!/bin/sh\necho started\n', { mode: 0o755 })
+    await until(
+      async () => readFileSync(logFile, 'utf8'),
+      (text) => text.startsWith('started\n'),
+    )
   })
 })
 

@@ -7,8 +7,8 @@ import { join } from 'node:path'
 import { freeBase } from './ports.ts'
 import { until, type Fetch } from './mcp.ts'
 
-// Of the ports of a fleet.
-const OFFSETS = [1, 2, 3, 5, 6, 80, 404]
+/** Of the ports of a fleet. */
+export const OFFSETS = [1, 2, 3, 5, 6, 80, 404]
 
 /** What `npm run fleet` writes to `fleet.json`; the URL of Redis is the operator's. */
 interface FleetMap {
