@@ -29,7 +29,7 @@ type MessageLimits = Pick<Limits, 'maxDepth' | 'maxIdLength' | 'maxInitializeByt
 export function parseMessage(text: string, { maxDepth, maxIdLength }: MessageLimits): Incoming {
   if (depthOf(text) > maxDepth) throw refused(`it nests deeper than ${maxDepth} levels`)
   const message = parseJson(text)
-  if (Array.isArray(message)) throw refused('batches are not part of the protocol')
+  if (Array.isArray(message)) throw refused('batches are not served')
   if (typeof message !== 'object' || message === null) throw refused('it is not an object')
   if ('id' in message && !isRequestId(message.id, maxIdLength)) {
     throw refused(`id must be an integer or a string of up to ${maxIdLength} characters`)
