@@ -10,12 +10,17 @@ const HANDLE = z
 
 /**
  * The pack as it is served where requests have no session of their own: each tool that needs one is
- * told which by its argument `session`, and `open_session` opens one.
+ * told which by its argument `session`, and `open_session` opens one. Throws for a pack that can't be served.
  */
 export function withHandles(pack: Pack, ttlMs: number): Pack {
   const tools = pack.tools.map((tool) => (tool.stateless ? tool : withHandle(tool)))
   const needed = pack.tools.some(({ stateless }) => !stateless)
-  return { ...pack, tools: needed ? [openSession(ttlMs), ...tools] : tools }
+  const served = needed ? [openSession(ttlMs), ...tools] : tools
+  const names = served.map(({ name }) => name)
+  const twice = names.find((name, at) => names.indexOf(name) !== at)
+  if (twice !== undefined)
+    throw new Error(`Cannot serve tool "${twice}": there are two of that name`)
+  return { ...pack, tools: served }
 }
 
 /** Only its definition: who serves it knows how to open one. */

@@ -1,6 +1,8 @@
 import { describe, expect, it } from 'vitest'
+import * as z from 'zod'
 import type { Call } from '../../../mcp/session/call.ts'
 import { systemClock } from '../../../mcp/session/clock.ts'
+import { defineTool } from '../../../mcp/session/tool.ts'
 import { createLocalApp } from '../../support/local-app.ts'
 import { BASE, callTool, isStream, rpc, send, toolCall, type Fetch } from '../../support/mcp.ts'
 import { add, createRounds } from '../../support/rounds.ts'
@@ -25,6 +27,21 @@ describe('a session that was opened by its handle', () => {
     const headers = { host: 'localhost', 'mcp-session-id': session }
     return (await its(new Request(`${BASE}/mcp`, { method: 'DELETE', headers }))).status
   }
+})
+
+describe('a pack that can not be served', () => {
+  const tool = (name: string, shape = {}) => {
+    const run = async () => ({})
+    return defineTool({ name, description: 'Does nothing', input: z.object(shape), run })
+  }
+
+  it.each([
+    ['two tools of one name', [tool('one'), tool('two'), tool('one')], 'tool "one": there are two'],
+    ['a tool called open_session', [tool('open_session')], 'tool "open_session": there are two'],
+    ['a session of a tool’s own', [tool('one', { session: z.string() })], 'may have no "session"'],
+  ])('is refused before it is: %s', (_what, tools, why) => {
+    expect(() => createLocalApp({ pack: { tools } })).toThrow(why)
+  })
 })
 
 describe('a session that is not there', () => {
