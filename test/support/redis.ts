@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createClient, type RedisClientType } from '@redis/client'
 import { requireProgram } from '../../haproxy-compat/programs.ts'
+import { until } from './mcp.ts'
 import { freePort } from './ports.ts'
 
 export interface RedisServer {
@@ -24,8 +25,14 @@ export async function startRedis(given?: number): Promise<RedisServer> {
   const client = createClient({ url, socket: { reconnectStrategy: 20 } })
   // Refused until the server listens; the client tries again by itself.
   client.on('error', () => undefined)
-  await client.connect()
-  client.destroy()
+  // Should the port be taken, it ends, and another Redis may be the one that answers.
+  const ended = exited.then(([code]) => {
+    throw new Error(`redis-server has ended with ${code}`)
+  })
+  const info = async (): Promise<string> => client.info('server')
+  const isIts = (told: string): boolean => told.includes(`process_id:${child.pid}\r`)
+  const answers = client.connect().then(() => until(info, isIts))
+  await Promise.race([answers, ended]).finally(() => client.destroy())
   return {
     url,
     async stop() {
