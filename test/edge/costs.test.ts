@@ -1,5 +1,6 @@
 import { listDurableObjectIds, runDurableObjectAlarm, runInDurableObject } from 'cloudflare:test'
 import { afterEach, describe, expect, it, vi } from 'vitest'
+import { shardOf } from '../../durable-objects/session-index.ts'
 import type { Report } from '../../durable-objects/shard.ts'
 import type { SessionName } from '../../mcp/operator.ts'
 import type { SessionId } from '../../mcp/session/ids.ts'
@@ -12,6 +13,7 @@ import {
   rpc,
   send,
   toolCall,
+  until,
 } from '../support/mcp.ts'
 import { edgeFetch as fetch, objectOf, places, rowsOf, SESSION_OBJECTS } from './support.ts'
 
@@ -23,6 +25,12 @@ describe('what a session costs', () => {
     const session = await openSession(fetch)
     expect(written()).toEqual({ rows: 1, alarms: 1 })
     expect(await rowsOf(session)).toEqual(['session'])
+    // What it tells of itself is no write of the next test's.
+    const shard = shardOf(places, session as SessionId)
+    await until(
+      () => shard.page(),
+      ({ total }) => total === 1,
+    )
   })
 
   it('is a row in the index when it tells of itself, and there a row each ten seconds for all', async () => {
@@ -69,6 +77,8 @@ describe('what a session costs', () => {
     // Seven messages and a reply; five sleeps, which are written too; and the change, with its row.
     expect({ events: events.length - 1, rows, alarms }).toEqual({ events: 8, rows: 16, alarms: 1 })
     expect(await rowsOf(session)).toHaveLength(2)
+    // Due in five seconds, it would be counted by a test that comes later.
+    await runDurableObjectAlarm(objectOf(session))
   })
 
   it('is an alarm every five seconds while a call runs, and one when none does any more', async () => {
