@@ -21,6 +21,9 @@ vi.setConfig({ testTimeout: 60_000 })
 
 const n = slot('n', z.int().default(0))
 
+// Time enough to be reset in, on a machine that has more to do.
+const SLOW_MS = 1500
+
 /** Speaks, is slow, has its effect, is slow and speaks again. */
 const slow = defineTool({
   name: 'slow',
@@ -28,9 +31,9 @@ const slow = defineTool({
   input: z.strictObject({}),
   async run(call) {
     await call.log('info', 'begun')
-    await call.sleep(200)
+    await call.sleep(SLOW_MS)
     const state = await call.update((before) => n.set(before, n.get(before) + 1))
-    await call.sleep(200)
+    await call.sleep(SLOW_MS)
     await call.log('info', 'done')
     return { n: n.get(state) }
   },
