@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { startFleet, type Fleet } from '../support/fleet.ts'
-import { callTool, openSession, rpc, toolCall, until } from '../support/mcp.ts'
+import { callTool, openSession, until } from '../support/mcp.ts'
 import { holdfast, type Env, type Ran } from './support.ts'
 
 let fleet: Fleet
@@ -42,20 +42,15 @@ it('lists a session, shows it, follows it and ends it', async () => {
   expect(stdout).toMatch(new RegExp(`^session +${name}$`, 'm'))
   expect(stdout).not.toContain(id)
 
-  const followed = ask(`sessions follow ${name}`)
-  let isOver = false
-  void followed.finally(() => (isOver = true))
-  const change = async (): Promise<void> => {
-    const reply = await rpc(fleet.fetch, id, toolCall('increment_counter')).catch(() => undefined)
-    // It is followed from when the server says so, which is some time from now.
-    if (Number(reply?.result?.structuredContent?.['counter']) === 10) {
-      expect(await ask(`sessions end ${name}`)).toMatchObject({
-        code: 0,
-        stdout: `Ended ${name}\n`,
-      })
-    }
-  }
-  await until(change, () => isOver)
+  const heard: string[] = []
+  const followed = holdfast(['sessions', 'follow', name], env, heard)
+  // It is followed from when the server says so, which is some time from now.
+  await until(
+    () => callTool(fleet.fetch, id, 'increment_counter'),
+    () => heard.length > 0,
+  )
+  const end = { code: 0, stdout: `Ended ${name}\n` }
+  expect(await ask(`sessions end ${name}`)).toMatchObject(end)
   const { code, stdout: told } = await followed
   expect(code).toBe(0)
   expect(told).toMatch(/Z {2}changed {2}version \d+\n/)

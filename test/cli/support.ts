@@ -8,9 +8,12 @@ export interface Ran {
 
 export type Env = Readonly<Record<string, string>>
 
-/** What somebody at a terminal gets who has set nothing but `env`. */
-export async function holdfast(args: readonly string[], env: Env = {}): Promise<Ran> {
-  const out: string[] = []
+/** What somebody at a terminal gets who has set nothing but `env`; in `out` as it comes. */
+export async function holdfast(
+  args: readonly string[],
+  env: Env = {},
+  out: string[] = [],
+): Promise<Ran> {
   const err: string[] = []
   const code = await run([...args], {
     env: { PATH: process.env['PATH'], ...env },
