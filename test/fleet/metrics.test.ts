@@ -235,7 +235,8 @@ async function startPrometheus(fleet: Fleet): Promise<Prometheus> {
     },
     async caughtUp() {
       const now = Date.now() / 1000
-      const oldest = (): Promise<number> => ask('min(timestamp(up))')
+      // A reading that failed has its time as well.
+      const oldest = (): Promise<number> => ask('min(timestamp(up)) unless min(up) == 0')
       await until(oldest, (time) => time > now)
     },
     async stop() {
