@@ -171,7 +171,7 @@ export function loadBalancing(
 
     it('shows a watcher what another connection does in its session', async () => {
       const { call, session } = await open()
-      const watch = toolCall('watch_counter', { duration_seconds: 1 })
+      const watch = toolCall('watch_counter', { duration_seconds: 3 })
       const stream = readEvents(await send(fleet.fetch, session, watch))
       // The priming event, and that the watch has begun.
       for (let n = 0; n < 2; n++) await stream.next()

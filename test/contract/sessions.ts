@@ -113,7 +113,7 @@ export function sessionsContract(name: string, fetch: Fetch): void {
     it('watches a counter that another request raises', async () => {
       const session = await openSession(fetch)
       const stream = readEvents(
-        await send(fetch, session, toolCall('watch_counter', { duration_seconds: 1 })),
+        await send(fetch, session, toolCall('watch_counter', { duration_seconds: 3 })),
       )
       await stream.next()
       await stream.next()

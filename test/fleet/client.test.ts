@@ -98,7 +98,7 @@ describe('the official client, through HAProxy', () => {
   it('watches what another connection does in the same session', async () => {
     const watcher = await begin()
     const other = await connect(fleet.url, watcher.session)
-    const watching = watcher.call('watch_counter', { duration_seconds: 2 })
+    const watching = watcher.call('watch_counter', { duration_seconds: 5 })
     const heard = (count: number) =>
       until(
         () => Promise.resolve(watcher.logs.length),
@@ -114,7 +114,7 @@ describe('the official client, through HAProxy', () => {
     ]
     expect(await watching).toMatchObject({ changes, total_changes: 2 })
     expect(watcher.logs).toEqual([
-      ['info', 'Watching counter for 2s (current: 0)'],
+      ['info', 'Watching counter for 5s (current: 0)'],
       ['info', 'Counter changed: 0 -> 1'],
       ['info', 'Counter changed: 1 -> 2'],
       ['info', 'Watch complete. 2 change(s) detected.'],

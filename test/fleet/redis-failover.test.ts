@@ -100,7 +100,7 @@ async function hearsOfOthers([here, there]: readonly NodeInstance[]): Promise<vo
   await Promise.all(
     Array.from({ length: 9 }, async () => {
       const { session, logs, call } = await connect(`${here.url}/mcp`)
-      const watching = call('watch_counter', { duration_seconds: 2 })
+      const watching = call('watch_counter', { duration_seconds: 5 })
       await until(
         async () => logs.length,
         (heard) => heard > 0,
