@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import type { LogEvent } from '../../../mcp/log.ts'
 import { ServerError } from '../../../mcp/errors.ts'
+import { systemClock, type Clock } from '../../../mcp/session/clock.ts'
 import { QUIET_SWEEPS } from '../../../mcp/session/held-sessions.ts'
 import { alone, type Peers } from '../../../mcp/session/peers.ts'
 import type { SessionStore } from '../../../mcp/session/store.ts'
@@ -72,17 +73,32 @@ describe('an instance that holds sessions', () => {
   })
 
   it('lets go of what nobody used for a while, and says when nothing is left', async () => {
-    let quiet = 0
-    const liveIdleMs = 20
-    const app = createLocalApp({ liveIdleMs, onQuiet: () => void quiet++ })
+    const liveIdleMs = 20_000
+    let [now, sweeps, quiet] = [Date.now(), 0, 0]
+    let due: (() => void) | undefined
+    const clock: Clock = {
+      now: () => now,
+      timer(ms, fire) {
+        if (ms !== liveIdleMs) return systemClock.timer(ms, fire)
+        due = fire
+        return () => undefined
+      },
+    }
+    const app = createLocalApp({ clock, liveIdleMs, onQuiet: () => void quiet++ })
     const session = await openSession(app.fetch)
     await callTool(app.fetch, session, 'increment_counter')
-    const usedAt = performance.now()
-    await until(
-      async () => quiet,
-      (times) => times > 0,
-    )
-    expect(performance.now() - usedAt).toBeGreaterThan(QUIET_SWEEPS * liveIdleMs)
+    const sweep = async (): Promise<number> => {
+      if (due === undefined) return quiet
+      const fire = due
+      due = undefined
+      now += liveIdleMs
+      sweeps++
+      fire()
+      return quiet
+    }
+    await until(sweep, (times) => times > 0)
+    // The first one lets go of it.
+    expect(sweeps).toBeGreaterThan(QUIET_SWEEPS)
     expect(await callTool(app.fetch, session, 'get_counter')).toMatchObject({ counter: 1 })
     expect(restored(app)).toHaveLength(1)
   })
