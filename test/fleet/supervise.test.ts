@@ -81,7 +81,8 @@ describe('a fleet whose folder is removed', () => {
     /** Waits until `fleet.json` is there again and tells of another process. */
     async function removeAndKill(name: string): Promise<void> {
       const pid = fleet.pid(name)
-      rmSync(fleet.folder, { recursive: true })
+      // Its processes may write there meanwhile.
+      rmSync(fleet.folder, { recursive: true, maxRetries: 10 })
       process.kill(Number(pid), 'SIGKILL')
       const file = join(fleet.folder, 'fleet.json')
       await until(
