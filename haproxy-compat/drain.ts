@@ -69,7 +69,9 @@ export function createDrain(options: DrainOptions): Drain {
     set(isDrained) {
       const wish = isDrained ? Symbol('drained') : undefined
       drained = wish
-      if (wish !== undefined) void empty(() => drained === wish && !stopping)
+      if (wish === undefined) return
+      // Whatever may fail is no reason for the process to end.
+      empty(() => drained === wish && !stopping).catch(() => undefined)
     },
     begin(server) {
       stopping = true

@@ -56,16 +56,18 @@ export async function serveNode(options: NodeServerOptions): Promise<void> {
       if (draining) process.exit(1)
       draining = true
       if (server === undefined) process.exit(0)
-      void server.close().then(() => process.exit(0))
+      server.close().then(() => process.exit(0), fail)
     })
   }
-  server = await createNodeServer(options).catch((error: unknown) => {
-    console.error(messageOf(error))
-    process.exit(1)
-  })
+  server = await createNodeServer(options).catch(fail)
   console.log(`Holdfast ${server.instance} serves ${server.url}`)
   // Node does so when it exits, which one that is killed does not.
   flushCompileCache()
+}
+
+function fail(error: unknown): never {
+  console.error(messageOf(error))
+  process.exit(1)
 }
 
 /** One Node instance, which listens when it is there. */

@@ -156,10 +156,10 @@ export class LocalRouter implements SessionRouter, SessionHolder {
     if (taken === undefined || taken === 'over') this.#peers.letGo(call, true)
   }
 
-  /** Resolves when no call runs here. */
+  /** Resolves when no call runs here. A session that could not be restored has none. */
   async idle(): Promise<void> {
-    const idle = [...this.#held].map(async ([, { runtime }]) => (await runtime)?.idle())
-    await Promise.all(idle)
+    const runtimes = Array.from(this.#held, ([, { runtime }]) => runtime.catch(() => undefined))
+    await Promise.all(runtimes.map(async (runtime) => (await runtime)?.idle()))
   }
 
   /** Ends streams that are followed here; `quiet` are those of no call that runs here. */

@@ -36,6 +36,19 @@ it('keeps what it still has when it is wanted again', async () => {
   expect(done).toEqual(['quiet'])
 })
 
+it('goes on draining though it cannot tell what runs', async () => {
+  const { drain, done, ended } = createScene()
+  drain.set(true)
+  await until(
+    async () => done.length,
+    (steps) => steps > 0,
+  )
+  ended.reject(new Error('Away'))
+  // An error that nobody takes is told after a turn, and would end the process.
+  await new Promise((resolve) => setTimeout(resolve))
+  expect(drain.isDraining()).toBe(true)
+})
+
 function createScene() {
   const done: string[] = []
   const ended = Promise.withResolvers<void>()

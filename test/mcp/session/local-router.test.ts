@@ -125,6 +125,32 @@ describe('an instance whose store is away', () => {
     away = false
     expect(await callTool(app.fetch, session, 'increment_counter')).toMatchObject({ counter: 2 })
   })
+
+  it('is idle once it knows that a session cannot be restored', async () => {
+    const store = createLocalStore({})
+    const asked = Promise.withResolvers<void>()
+    const away = Promise.withResolvers<never>()
+    let opened = false
+    const app = createLocalApp({
+      maxLive: 1,
+      store: {
+        ...store,
+        load(id, of) {
+          if (!opened || of?.owner !== undefined) return store.load(id, of)
+          asked.resolve()
+          return away.promise
+        },
+      },
+    })
+    const [session] = [await openSession(app.fetch), await openSession(app.fetch)]
+    opened = true
+    const answer = send(app.fetch, session ?? '', toolCall('increment_counter'))
+    await asked.promise
+    const idle = app.router.idle()
+    away.reject(new ServerError('store_unavailable', 'Away'))
+    await expect(idle).resolves.toBeUndefined()
+    expect((await answer).status).toBe(503)
+  })
 })
 
 function restored(app: LocalApp): LogEvent[] {
