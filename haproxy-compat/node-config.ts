@@ -5,6 +5,8 @@ import { parseRedisUrl, type RedisPlace } from './redis-place.ts'
 
 export type NodeConfig = z.output<typeof schema>
 
+const secret = z.string().min(16, 'Each must have 16 characters or more')
+
 // What a Node instance is told beside what mcp/config.ts reads, by environment variables.
 const schema = z
   .object({
@@ -20,7 +22,7 @@ const schema = z
     HOST: z.string().default('127.0.0.1'),
     PORT: z.coerce.number().int().min(0).max(65_535).default(8000),
     /** Signs session ids: the same for the whole fleet. Several, by commas: the first one signs. */
-    SESSION_SECRET: z.string().min(16).optional(),
+    SESSION_SECRET: z.string().transform(partsOf).pipe(z.array(secret)).optional(),
     /** The header in which a router names each request, the same over its replays; it must set it. */
     ROUTER_KEY_HEADER: z.string().optional(),
     /** The header in which a router tells the client's address; it must set it. */
@@ -67,8 +69,12 @@ function placeFrom(url: string, { issues }: z.core.ParsePayload): RedisPlace {
   }
 }
 
+function partsOf(text: string): string[] {
+  return text.split(',').map((part) => part.trim())
+}
+
 /** Without a secret the ids are good for this process alone, as are its sessions. */
-function secretsOf(text: string | undefined): [string, ...string[]] {
-  const [first = randomBytes(32).toString('hex'), ...others] = text?.split(',') ?? []
+function secretsOf(given: readonly string[] = []): [string, ...string[]] {
+  const [first = randomBytes(32).toString('hex'), ...others] = given
   return [first, ...others]
 }

@@ -53,10 +53,19 @@ describe('settings', () => {
   it.each([
     ['PORT', '70000'],
     ['SESSION_SECRET', 'too short'],
+    ['SESSION_SECRET', `${HASH},`],
+    ['SESSION_SECRET', `,${HASH}`],
+    ['SESSION_SECRET', `${HASH}, ,${HASH}`],
+    ['SESSION_SECRET', `${HASH},too short`],
     ['REDIS_URL', 'redis'],
   ])('of an instance are named as well: %s=%s', (name, value) => {
     const message = messageFrom(() => parseNodeConfig({ [name]: value }))
     expect(message).toMatch(new RegExp(`^Cannot use settings:\n${name}\\b`))
+  })
+
+  it('may be several secrets, with spaces between', () => {
+    const { secrets } = parseNodeConfig({ SESSION_SECRET: ` ${HASH} , the one before it` })
+    expect(secrets).toEqual([HASH, 'the one before it'])
   })
 
   it('are named all at once', () => {
