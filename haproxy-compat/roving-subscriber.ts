@@ -97,6 +97,8 @@ export class RovingSubscriber implements RedisSubscriber {
     if (channel.at === node) return
     await this.#within(node.connected)
     await this.#within(node.client.sSubscribe(channel.name, channel.hear))
+    // A look may have placed it there meanwhile: to leave that place would be to leave this one.
+    if (channel.at === node) return
     leave(channel)
     channel.at = node
     const isWanted = this.#channels.get(channel.name) === channel

@@ -49,6 +49,39 @@ it('listens where a channel is told, though no connection was lost', async () =>
   other.destroy()
 })
 
+it('hears a channel that it looks after while it subscribes', async () => {
+  const [{ url } = { url: '' }] = servers
+  const teller = await clientOf(url)
+  const address = addressOf(url)
+  const client = createClient({ url, socket: { reconnectStrategy: false } })
+  const both = Promise.withResolvers<void>()
+  let asked = 0
+  const subscriber = new RovingSubscriber({
+    // Who subscribes and who mends know at once; the look between them does not wait.
+    async locate() {
+      asked += 1
+      if (asked === 3) both.resolve()
+      if (asked !== 2) await both.promise
+      return address
+    },
+    connect: () => client,
+  })
+  const mended = Promise.withResolvers<void>()
+  subscriber.on('ready', mended.resolve)
+  const heard: string[] = []
+  await subscriber.sSubscribe('news', (message) => heard.push(message))
+  await mended.promise
+  // Whatever it has asked of Redis is done now.
+  await client.ping()
+  expect(await teller.sPublish('news', 'here')).toBe(1)
+  await until(
+    async () => heard,
+    (all) => all.includes('here'),
+  )
+  subscriber.destroy()
+  teller.destroy()
+})
+
 function addressOf(url: string): Address {
   const { hostname, port } = new URL(url)
   return { host: hostname, port: Number(port) }
