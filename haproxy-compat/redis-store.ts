@@ -1,6 +1,6 @@
 import * as z from 'zod'
 import { ServerError, storeAway } from '../mcp/errors.ts'
-import type { SessionId, StreamId } from '../mcp/session/ids.ts'
+import type { Principal, SessionId, StreamId } from '../mcp/session/ids.ts'
 import {
   parseBegin,
   parseEntry,
@@ -72,7 +72,8 @@ export function createRedisStore(redis: RedisScripts, options: RedisStoreOptions
 
   return {
     async load(id, asked = {}) {
-      const args = [String(ttlMs), fieldOf(asked), asked.owner ?? '']
+      const { owner } = asked
+      const args = [String(ttlMs), fieldOf(asked), owner === undefined ? '' : headOf(owner)]
       return parseLoaded(await run(LOAD, id, args), asked, now())
     },
 
@@ -103,7 +104,7 @@ function pack(
 ): string[] {
   const text = (value: unknown): string => (value === undefined ? '' : JSON.stringify(value))
   const args = [ttlMs, now, now + replyRetentionMs].map(String)
-  args.push(text(begin), text(change?.from), text(change?.state), text(settings))
+  args.push(begin ? packBegin(begin) : '', text(change?.from), text(change?.state), text(settings))
   if (reply === undefined) args.push('', '', '', '')
   else {
     const { key: _, attempt, ...rest } = reply
@@ -118,6 +119,15 @@ function pack(
     args.push(...entries.map((entry) => JSON.stringify(entry)))
   }
   return args
+}
+
+/** The principal comes first, where `load.lua` looks for it. */
+function packBegin({ principal, ...rest }: NonNullable<Commit['begin']>): string {
+  return headOf(principal) + JSON.stringify(rest).slice(1)
+}
+
+function headOf(principal: Principal): string {
+  return `{"principal":${JSON.stringify(principal)},`
 }
 
 /** The field of a reply. Where a sender has but one request open, one takes the place of the last. */

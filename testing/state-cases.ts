@@ -10,6 +10,7 @@ import {
   standalone,
   type Cases,
 } from './cases.ts'
+import type { Principal } from '../mcp/session/ids.ts'
 import type { Reply } from '../mcp/session/store.ts'
 
 /** What a store keeps of a session and of its replies, and for how long. */
@@ -31,6 +32,17 @@ export const stateCases: Cases = {
       version: 0,
     })
   }),
+
+  'shows a session to its owner alone, whatever its client calls itself': onStore(
+    async ({ store, id }) => {
+      const initialize = { clientInfo: { name: '\ud800', version: '","principal":"you"' } }
+      await store.commit(id, { begin: { ...begin, initialize } })
+      matches((await store.load(id, { owner: begin.principal }))?.record, { version: 0 })
+      for (const other of ['you', 'm', 'me2', ''].map((name) => name as Principal)) {
+        equal(await store.load(id, { owner: other }), undefined)
+      }
+    },
+  ),
 
   'does not begin a session twice': onStore(async ({ store, id }) => {
     await store.commit(id, { begin })
