@@ -36,7 +36,7 @@ export function isStream({ headers, body }: Response): boolean {
 function parseEvent(block: string): SseEvent {
   const fields = new Map<string, string[]>()
   for (const line of block.split('\n')) {
-    const [, name = '', value = ''] = /^([^:]*):? ?(.*)$/.exec(line) ?? []
+    const [, name = '', value = ''] = /^([^:]*):? ?(.*)$/s.exec(line) ?? []
     fields.set(name, [...(fields.get(name) ?? []), value])
   }
   const [id, type, retry] = ['id', 'event', 'retry'].map((name) => fields.get(name)?.at(-1))

@@ -49,8 +49,8 @@ describe('events', () => {
     },
   )
 
-  it('are written as they are read', async () => {
-    const event = { id: '2', type: 'message', data: 'a\nb' }
+  it.each(['a\nb', 'a\u2028b\u2029c'])('are written as they are read: %j', async (data) => {
+    const event = { id: '2', type: 'message', data }
     expect(await collect(readEvents(streamOf([encodeEvent(event)])))).toEqual([event])
   })
 })
