@@ -103,7 +103,8 @@ function settle(call: Call | undefined, error: unknown): void {
 /** A caller's own key is kept: it may have been used before. */
 function keyed(message: JSONRPCRequest): JSONRPCRequest {
   const { method, params } = message
-  if (method !== 'tools/call' || params?._meta?.[KEY] !== undefined) return message
+  const own = params?._meta?.[KEY] ?? params?.['idempotencyKey']
+  if (method !== 'tools/call' || own !== undefined) return message
   const _meta = { ...params?._meta, [KEY]: crypto.randomUUID() }
   return { ...message, params: { ...params, _meta } }
 }

@@ -57,17 +57,19 @@ describe('the idempotency key', () => {
     await client.close()
   })
 
-  it("is the caller's own where there is one", async () => {
-    const service = new Service()
-    const { client } = await connectTo(service)
-    const _meta = { 'dev.holdfast/idempotency-key': 'mine' }
-    for (const _ of [1, 2]) {
-      const { structuredContent } = await client.callTool({ ...INCREMENT, _meta })
-      expect(structuredContent).toMatchObject({ counter: 1 })
-    }
-    expect(service.calls('increment_counter').map(({ key }) => key)).toEqual(['mine', 'mine'])
-    await client.close()
-  })
+  it.each([{ _meta: { 'dev.holdfast/idempotency-key': 'mine' } }, { idempotencyKey: 'mine' }])(
+    "is the caller's own where there is one: %j",
+    async (own) => {
+      const service = new Service()
+      const { client } = await connectTo(service)
+      for (const _ of [1, 2]) {
+        const { structuredContent } = await client.callTool({ ...INCREMENT, ...own })
+        expect(structuredContent).toMatchObject({ counter: 1 })
+      }
+      expect(service.calls('increment_counter').map(({ key }) => key)).toEqual(['mine', 'mine'])
+      await client.close()
+    },
+  )
 })
 
 describe('what is tried again, and what is not', () => {

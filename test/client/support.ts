@@ -59,7 +59,7 @@ async function readSeen(request: Request): Promise<Seen> {
   } = (text === '' ? {} : JSON.parse(text)) as {
     id?: unknown
     method?: string
-    params?: { name?: string; _meta?: Record<string, unknown> }
+    params?: { name?: string; idempotencyKey?: string; _meta?: Record<string, unknown> }
   }
   return {
     method,
@@ -67,7 +67,7 @@ async function readSeen(request: Request): Promise<Seen> {
     rpc,
     tool: rpc === 'tools/call' ? params?.name : undefined,
     session: headers.get('mcp-session-id'),
-    key: params?._meta?.['dev.holdfast/idempotency-key'],
+    key: params?._meta?.['dev.holdfast/idempotency-key'] ?? params?.idempotencyKey,
     lastEventId: headers.get('last-event-id'),
     request,
   }
