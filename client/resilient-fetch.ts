@@ -86,8 +86,9 @@ export class ResilientFetch {
       }
       await response.body?.cancel()
       if (AWAY.has(response.status)) this.#failOver(url)
+      attempts.rest(url, retryAfterMs(response, clock))
       const why = `HTTP ${response.status} from ${url}`
-      return { kind: 'unavailable', why, afterMs: retryAfterMs(response, clock) }
+      return { kind: 'unavailable', why, afterMs: attempts.restMs(urls[this.#at] ?? url) }
     } catch (error) {
       ask.signal.throwIfAborted()
       const hung = limit.signal.aborted

@@ -61,6 +61,8 @@ export interface Failure {
 export class Attempts {
   readonly #options: RetryOptions
   readonly #deadlineMs: number
+  /** Until when each server has asked this call to leave it alone. */
+  readonly #rests = new Map<string, number>()
   #made = 0
   #since: number
 
@@ -73,6 +75,16 @@ export class Attempts {
 
   leftMs(): number {
     return this.#since + this.#deadlineMs - this.#options.clock.now()
+  }
+
+  /** `url` has asked to be left alone for `ms`; another server has not. */
+  rest(url: string, ms: number): void {
+    this.#rests.set(url, this.#options.clock.now() + ms)
+  }
+
+  restMs(url: string): number {
+    const now = this.#options.clock.now()
+    return Math.max((this.#rests.get(url) ?? now) - now, 0)
   }
 
   /** There was an answer, and it broke: the time to the deadline begins anew. */

@@ -202,6 +202,33 @@ describe('time', () => {
     await client.close()
   })
 
+  it('asks another server at once, and comes back no sooner than Retry-After asks', async () => {
+    const service = new Service()
+    const clock = new HandClock()
+    const two = 'http://127.0.0.1/mcp'
+    const { client, events } = await connectTo(service, [URL_ONE, two], { clock })
+    const asked: string[] = []
+    service.handle = async ({ tool, request }, forward) => {
+      if (tool === undefined) return forward()
+      asked.push(request.url)
+      if (asked.length > 2) return forward()
+      const wait = request.url === URL_ONE ? '3' : '2'
+      return new Response(null, { status: 503, headers: { 'retry-after': wait } })
+    }
+    const call = increment(client)
+    for (const [n, waitMs] of [0, 3000].entries()) {
+      await until(
+        async () => failures(events),
+        ({ length }) => length > n,
+      )
+      expect(failures(events)[n]?.waitMs).toBe(waitMs)
+      clock.turn(waitMs)
+    }
+    expect(await call).toBe(1)
+    expect(asked).toEqual([URL_ONE, two, URL_ONE])
+    await client.close()
+  })
+
   it('ends a call at its deadline, and names the last cause', async () => {
     const service = new Service()
     const { client } = await connectTo(service, URL_ONE, { deadlineMs: 100, random: () => 1 })
