@@ -50,8 +50,9 @@ export function isLast({ entries }: Chunk): boolean {
 /** What `chunks`, which are in order, hold behind place `after`. */
 export function behind(chunks: readonly Chunk[], after: number): StreamEntries {
   const [{ first } = EMPTY] = chunks
-  const at = Math.max(after + 1, first)
-  return { at, entries: chunks.flatMap(({ entries }) => entries).slice(at - first) }
+  const entries = chunks.flatMap((chunk) => chunk.entries)
+  const skipped = Math.min(Math.max(after + 1 - first, 0), entries.length)
+  return { at: first + skipped, entries: entries.slice(skipped) }
 }
 
 export function packChunk({ entries }: Chunk, writtenAt: number): string {

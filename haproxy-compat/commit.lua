@@ -73,6 +73,12 @@ for _, part in ipairs(appends) do
   call('HSET', session, 'last:' .. part.stream, place)
   if string.find(part.mark, 'begins') then call('ZADD', ages, '+inf', 'stream:' .. part.stream) end
   if string.find(part.mark, 'ends') then call('ZADD', ages, ARGV[3], 'stream:' .. part.stream) end
+  -- Of what is said outside calls the last 1024 are kept. The streams of calls are among the ages.
+  if place > 1024 and not call('ZSCORE', ages, 'stream:' .. part.stream) then
+    for gone = math.max(part.place - 1024, 1), place - 1024 do
+      call('HDEL', session, 'entry:' .. part.stream .. '.' .. gone)
+    end
+  end
   call('SPUBLISH', session, 'grown ' .. part.stream .. ' ' .. place)
   grown = grown + place
 end

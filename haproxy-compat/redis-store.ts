@@ -82,7 +82,7 @@ export function createRedisStore(redis: RedisScripts, options: RedisStoreOptions
     },
 
     async entries(id, stream, after) {
-      return parseEntries(await run(ENTRIES, id, [stream, String(after)]), stream, after)
+      return parseEntries(await run(ENTRIES, id, [stream, String(after)]), stream)
     },
 
     async running(id) {
@@ -187,11 +187,11 @@ function parseLoaded(answer: unknown, asked: Asked, now: number): Loaded | undef
   return { record, reply: reply == null ? undefined : findKept(reply, asked, now) }
 }
 
-function parseEntries(answer: unknown, stream: StreamId, after: number): StreamEntries | undefined {
+function parseEntries(answer: unknown, stream: StreamId): StreamEntries | undefined {
   const [begin, last, ...texts] = texted.parse(answer ?? [])
   if (begin === undefined) return undefined
   if (last === '0' && parseBegin(begin).standalone !== stream) return undefined
-  return { at: after + 1, entries: texts.map(parseEntry) }
+  return { at: Number(last) - texts.length + 1, entries: texts.toReversed().map(parseEntry) }
 }
 
 const loaded = z.array(z.string().nullable())

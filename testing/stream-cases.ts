@@ -32,6 +32,35 @@ export const streamCases: Cases = {
     }
   }),
 
+  'says where a stream ends to who asks for what is behind': inSession(async ({ store, id }) => {
+    const stream = createStreamId()
+    const entries = Array.from({ length: 70 }, (_, n) => message(n))
+    await store.commit(id, { append: [{ stream, at: 1, entries }] })
+    equal(await store.entries(id, stream, 99), { at: 71, entries: [] })
+    equal(await store.entries(id, standalone, Number.MAX_SAFE_INTEGER), { at: 1, entries: [] })
+  }),
+
+  'keeps the last of what is said outside calls, and all of a call': inSession(
+    async ({ store, id }) => {
+      const stream = createStreamId()
+      const entries = Array.from({ length: 600 }, (_, n) => message(n))
+      await store.commit(id, { append: [{ stream, at: 1, entries: [begun] }] })
+      for (const at of [1, 601]) {
+        await store.commit(id, { append: [{ stream: standalone, at, entries }] })
+        await store.commit(id, { append: [{ stream, at: at + 1, entries }] })
+      }
+      const all = [...entries, ...entries]
+      equal((await store.entries(id, stream, 0))?.entries, [begun, ...all])
+      const { at = 0, entries: kept = [] } = (await store.entries(id, standalone, 0)) ?? {}
+      equal(at <= 1200 - 1023, true)
+      equal(kept, all.slice(at - 1))
+      const last = { at: 1200, entries: all.slice(1199) }
+      equal(await store.entries(id, standalone, 1199), last)
+      const next = { stream: standalone, at: 1201, entries: [message(1)] }
+      equal((await store.commit(id, { append: [next] })).kind, 'committed')
+    },
+  ),
+
   'gives each place of a stream to one writer': inSession(async ({ store, id }) => {
     const stream = createStreamId()
     const append = [{ stream, at: 1, entries: [message(1)] }]

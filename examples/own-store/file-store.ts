@@ -72,7 +72,7 @@ export function createFileStore(file: string, options: FileStoreOptions = {}): S
 
     async entries(id, stream, after) {
       const entries = find(id)?.streams[stream]
-      return entries && { at: after + 1, entries: entries.slice(after) }
+      return entries && { at: Math.min(after, entries.length) + 1, entries: entries.slice(after) }
     },
 
     async running(id) {

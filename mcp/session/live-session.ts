@@ -13,6 +13,7 @@ import type {
   SessionStore,
   StreamEntries,
 } from './store.ts'
+import { nextPlace } from './streams.ts'
 
 export interface LiveSessionOptions {
   readonly id: SessionId
@@ -111,14 +112,10 @@ export class LiveSession {
 
   async #toStandalone(entries: readonly Entry[]): Promise<Append> {
     const { standalone: stream } = this.record
-    const at = this.#nextStandalone ?? (await this.#findNext(stream))
+    const { store, id } = this.#options
+    const at = this.#nextStandalone ?? (await nextPlace(store, id, stream))
     this.#nextStandalone = at + entries.length
     return { stream, at, entries }
-  }
-
-  async #findNext(stream: StreamId): Promise<number> {
-    const stored = await this.entries(stream, 0)
-    return stored === undefined ? 1 : stored.at + stored.entries.length
   }
 }
 

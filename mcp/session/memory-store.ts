@@ -52,7 +52,7 @@ export function createMemoryStore(options: MemoryStoreOptions): SessionStore {
       const tail =
         held?.streams.get(stream) ?? (held?.session.standalone === stream ? EMPTY : undefined)
       if (tail === undefined) return undefined
-      const at = Math.max(after + 1, tail.at)
+      const at = Math.min(Math.max(after + 1, tail.at), nextPlace(tail))
       return { at, entries: tail.entries.slice(at - tail.at) }
     },
 

@@ -20,7 +20,8 @@ export interface SessionStore {
 
   /**
    * What `stream` holds behind `after`, in order; `undefined` if the session has no such stream.
-   * Places count from 1. Where the store has let go of some, the answer begins later than asked.
+   * Places count from 1. Where the store has let go of some, the answer begins later than asked; behind
+   * the stream's end it is empty, and begins where the next entry will be.
    */
   entries(id: SessionId, stream: StreamId, after: number): Promise<StreamEntries | undefined>
 

@@ -20,8 +20,7 @@ export async function locate(
   lastEventId: string | undefined,
 ): Promise<Start> {
   if (lastEventId === undefined) {
-    const stored = await store.entries(id, standalone, 0)
-    const after = stored === undefined ? 0 : stored.at + stored.entries.length - 1
+    const after = (await nextPlace(store, id, standalone)) - 1
     return { stream: standalone, after, ended: false }
   }
   const place = parseEventId(lastEventId)
@@ -34,6 +33,17 @@ export async function locate(
   }
   if (stored.at > after + 1) throw unknownEvent('what followed it is not kept any more')
   return { stream, after, ended: after > 0 && seen?.kind === 'end' }
+}
+
+/** Where the stream's next entry will be. */
+export async function nextPlace(
+  store: SessionStore,
+  id: SessionId,
+  stream: StreamId,
+): Promise<number> {
+  // Nothing is there yet, so nothing is read.
+  const stored = await store.entries(id, stream, Number.MAX_SAFE_INTEGER)
+  return stored?.at ?? 1
 }
 
 function unknownEvent(why: string): ServerError {

@@ -122,6 +122,20 @@ it('keeps no more replies and ended streams than it may, and the youngest of the
   expect(await store.running(id)).toEqual([running])
 })
 
+it('keeps the last 1024 entries of the standalone stream', async () => {
+  const id = randomText(9) as SessionId
+  const store = storeAt(Date.now)
+  await store.commit(id, { begin })
+  const entry = { kind: 'message', message: { jsonrpc: '2.0', method: 'm' } } as const
+  const entries = Array.from({ length: 700 }, () => entry)
+  for (const at of [1, 701, 1401]) {
+    await store.commit(id, { append: [{ stream: begin.standalone, at, entries }] })
+  }
+  const fields = await redis.hKeys(`mcp:{${id}}:session`)
+  expect(fields.filter((field) => field.startsWith('entry:'))).toHaveLength(1024)
+  expect((await store.entries(id, begin.standalone, 0))?.at).toBe(2100 - 1023)
+})
+
 it("keeps the router's own replies for a minute or more, and those of a client's key for longer", async () => {
   let now = 1_000_000
   const id = randomText(9) as SessionId
