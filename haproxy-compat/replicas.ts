@@ -1,7 +1,8 @@
 import { storeAway } from '../mcp/errors.ts'
 import type { SessionId } from '../mcp/session/ids.ts'
 import type { SessionStore } from '../mcp/session/store.ts'
-import type { Line } from './redis-connection.ts'
+import { createDeadline } from './deadline.ts'
+import { COMMAND_MS, type Line } from './redis-connection.ts'
 import { sessionKey } from './redis-scripts.ts'
 
 export interface ReplicaOptions {
@@ -68,13 +69,15 @@ function away(error: unknown): never {
 function createAsker({ replicas, withinMs }: ReplicaOptions) {
   const turns = new WeakMap<Line, { now: Promise<unknown>; next?: Promise<number> | undefined }>()
   const command = ['WAIT', String(replicas), String(withinMs)]
+  // A Redis that hangs does not mind how long they have.
+  const within = createDeadline(withinMs + COMMAND_MS)
 
   return (line: Line): Promise<number> => {
     const turn = turns.get(line) ?? { now: Promise.resolve() }
     turns.set(line, turn)
     turn.next ??= turn.now.then(() => {
       turn.next = undefined
-      const answer = line.send(command).then(Number)
+      const answer = within(line.send(command)).then(Number)
       turn.now = answer.catch(() => undefined)
       return answer
     })

@@ -9,19 +9,21 @@ import {
 } from '../../mcp/session/ids.ts'
 import { clientOf, startRedis } from '../support/redis.ts'
 
+const LIMITS = {
+  ttlMs: 60_000,
+  replyRetentionMs: 60_000,
+  maxRepliesPerSession: 10,
+  now: Date.now,
+}
+const begin = { principal: 'me' as Principal, initialize: {}, standalone: createStreamId() }
+
 it('what Redis has alone is refused, written or read, and what is no news is not', async () => {
   const server = await startRedis()
   const redis = await clientOf(server.url)
   const line = { send: (command: readonly string[]) => redis.sendCommand([...command]) }
-  const alone = createRedisStore(redis, {
-    ttlMs: 60_000,
-    replyRetentionMs: 60_000,
-    maxRepliesPerSession: 10,
-    now: Date.now,
-  })
+  const alone = createRedisStore(redis, LIMITS)
   const store = onReplicas(alone, { lineOf: async () => line, replicas: 1, withinMs: 10 })
   const id = randomText(9) as SessionId
-  const begin = { principal: 'me' as Principal, initialize: {}, standalone: createStreamId() }
   const answer = { kind: 'reply', outcome: { result: {} } } as const
   const commit = { begin, reply: { key: 'k', fingerprint: 'f', answer } }
   const refused = { code: 'store_unavailable' }
@@ -32,6 +34,19 @@ it('what Redis has alone is refused, written or read, and what is no news is not
   expect(await store.load(id, { key: 'another' })).toMatchObject({ record: { version: 0 } })
   await expect(store.drop(id)).rejects.toMatchObject(refused)
   expect(await store.load(id)).toBeUndefined()
+  redis.destroy()
+  await server.stop()
+})
+
+it('what no Redis says that it is kept is refused as well, before long', async () => {
+  const server = await startRedis()
+  const redis = await clientOf(server.url)
+  const line = { send: () => new Promise<never>(() => undefined) }
+  const alone = createRedisStore(redis, LIMITS)
+  const store = onReplicas(alone, { lineOf: async () => line, replicas: 1, withinMs: 10 })
+  for (const id of [randomText(9), randomText(9)] as SessionId[]) {
+    await expect(store.commit(id, { begin })).rejects.toMatchObject({ code: 'store_unavailable' })
+  }
   redis.destroy()
   await server.stop()
 })
