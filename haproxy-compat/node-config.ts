@@ -1,11 +1,12 @@
 import { randomBytes } from 'node:crypto'
 import * as z from 'zod'
-import { parseSettings } from '../mcp/config.ts'
+import { parseSettings, seconds, toMs } from '../mcp/config.ts'
 import { parseRedisUrl, type RedisPlace } from './redis-place.ts'
 
 export type NodeConfig = z.output<typeof schema>
 
 const secret = z.string().min(16, 'Each must have 16 characters or more')
+const headerName = z.string().regex(/^[\w!#$%&'*+.^`|~-]+$/, 'It must be the name of a header')
 
 // What a Node instance is told beside what mcp/config.ts reads, by environment variables.
 const schema = z
@@ -24,17 +25,17 @@ const schema = z
     /** Signs session ids: the same for the whole fleet. Several, by commas: the first one signs. */
     SESSION_SECRET: z.string().transform(partsOf).pipe(z.array(secret)).optional(),
     /** The header in which a router names each request, the same over its replays; it must set it. */
-    ROUTER_KEY_HEADER: z.string().optional(),
+    ROUTER_KEY_HEADER: headerName.optional(),
     /** The header in which a router tells the client's address; it must set it. */
-    CLIENT_ADDRESS_HEADER: z.string().optional(),
+    CLIENT_ADDRESS_HEADER: headerName.optional(),
     /** Sessions held in memory; those unused the longest are restored from the store on demand. */
     MAX_LIVE_SESSIONS: z.coerce.number().int().positive().default(1000),
     /** A session that was unused for this long is not held in memory any more. */
-    LIVE_IDLE_SECONDS: z.coerce.number().positive().default(60),
+    LIVE_IDLE_SECONDS: seconds(60),
     /** After SIGTERM: how long routers have to see that this instance is not ready. */
-    DRAIN_SECONDS: z.coerce.number().min(0).default(1),
+    DRAIN_SECONDS: seconds(1, 0),
     /** After that: how long running calls have to end. */
-    STOP_SECONDS: z.coerce.number().min(0).default(30),
+    STOP_SECONDS: seconds(30, 0),
   })
   .transform((env) => ({
     redis: env.REDIS_URL && {
@@ -50,9 +51,9 @@ const schema = z
     routerKeyHeader: env.ROUTER_KEY_HEADER,
     addressHeader: env.CLIENT_ADDRESS_HEADER,
     maxLive: env.MAX_LIVE_SESSIONS,
-    liveIdleMs: env.LIVE_IDLE_SECONDS * 1000,
-    drainMs: env.DRAIN_SECONDS * 1000,
-    stopMs: env.STOP_SECONDS * 1000,
+    liveIdleMs: toMs(env.LIVE_IDLE_SECONDS),
+    drainMs: toMs(env.DRAIN_SECONDS),
+    stopMs: toMs(env.STOP_SECONDS),
   }))
 
 /** Throws with one line per setting that can't be used. */

@@ -12,7 +12,28 @@ const list = (fallback: string) =>
     .transform((text) => text.split(',').map((part) => part.trim()))
     .transform((parts) => parts.filter((part) => part !== ''))
 
-const positive = (fallback: number) => z.coerce.number().positive().default(fallback)
+const YEAR_SECONDS = 366 * 24 * 60 * 60
+const TOO_LONG = 'It must be a year or less'
+
+/** How long something takes: a bound for what is a mistake, or meant for ever. */
+export const seconds = (fallback: number, least = 0.001) =>
+  z.coerce.number().min(least).max(YEAR_SECONDS, TOO_LONG).default(fallback)
+
+const milliseconds = (fallback: number) =>
+  z.coerce.number().int().min(1).max(toMs(YEAR_SECONDS), TOO_LONG).default(fallback)
+
+const host = z
+  .string()
+  .toLowerCase()
+  .regex(
+    /^(?:(?:\*\.)?[^\s/:*@[\]]+|\[[0-9a-f:.]+\])$/,
+    'Each must be a host name without scheme or port',
+  )
+
+const origin = z
+  .string()
+  .toLowerCase()
+  .regex(/^[a-z][a-z0-9+.-]*:\/\/[^\s/?#@]+$/, 'Each must be an origin: scheme://host[:port]')
 
 /** Whom tokens are from, and where to ask them: over TLS, or on this machine. */
 const secureUrl = z.url({ abort: true }).refine((text) => {
@@ -38,9 +59,9 @@ const ALGORITHMS = ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256
 const settings = z
   .object({
     /** Host names this server answers to; a leading `*.` stands for all names below. */
-    ALLOWED_HOSTS: list('localhost,127.0.0.1,[::1]'),
+    ALLOWED_HOSTS: list('localhost,127.0.0.1,[::1]').pipe(z.array(host)),
     /** Origins that are not refused, beside those on an allowed host. */
-    ALLOWED_ORIGINS: list(''),
+    ALLOWED_ORIGINS: list('').pipe(z.array(origin)),
     /** `1`: callers need not say who they are, also where others than this machine can call. */
     ALLOW_ANONYMOUS: z.enum(['0', '1']).default('0'),
     /** By commas, `<name>:<SHA-256 of the token in hex>`, each with or without `:<scopes>`. */
@@ -61,15 +82,15 @@ const settings = z
     /** `off`: no client gets a session, whatever its revision; tools are told theirs by argument. */
     SESSIONS: z.enum(['on', 'off']).default('on'),
     /** An unused session lives this long. */
-    SESSION_TTL_SECONDS: positive(30 * 60),
+    SESSION_TTL_SECONDS: seconds(30 * 60),
     /** A call that has not replied by then is answered with a stream. */
-    QUICK_REPLY_MS: positive(250),
+    QUICK_REPLY_MS: milliseconds(250),
     /** How often a quiet stream gets a comment. */
-    KEEP_ALIVE_SECONDS: positive(15),
+    KEEP_ALIVE_SECONDS: seconds(15),
     /** How long clients wait before they resume a broken stream. */
-    STREAM_RETRY_MS: positive(500),
+    STREAM_RETRY_MS: milliseconds(500),
     /** A reply is kept this long for a call that is sent again. */
-    REPLY_RETENTION_SECONDS: positive(5 * 60),
+    REPLY_RETENTION_SECONDS: seconds(5 * 60),
   })
   .refine(
     (env) => env.JWT_ISSUER === undefined || Boolean(env.JWT_JWKS_URL && env.PUBLIC_URL),
@@ -97,18 +118,18 @@ const limitSettings = z.object(
 export function parseConfig(given: object) {
   const env = parseSettings(settings, given)
   const limits = parseLimits(given)
-  const ttlMs = env.SESSION_TTL_SECONDS * 1000
+  const ttlMs = toMs(env.SESSION_TTL_SECONDS)
   return {
     allowed: { hosts: env.ALLOWED_HOSTS, origins: env.ALLOWED_ORIGINS },
     allowAnonymous: env.ALLOW_ANONYMOUS === '1',
     auth: authOf(env),
     sessions: env.SESSIONS,
     ttlMs,
-    keepAliveMs: env.KEEP_ALIVE_SECONDS * 1000,
+    keepAliveMs: toMs(env.KEEP_ALIVE_SECONDS),
     retryMs: env.STREAM_RETRY_MS,
     limits,
     runtime: { ...limits, quickReplyMs: env.QUICK_REPLY_MS, askTimeoutMs: ttlMs },
-    record: { ...limits, replyRetentionMs: env.REPLY_RETENTION_SECONDS * 1000 },
+    record: { ...limits, replyRetentionMs: toMs(env.REPLY_RETENTION_SECONDS) },
   }
 }
 
@@ -119,6 +140,11 @@ export function parseSettings<T>(schema: z.ZodType<T>, given: object): T {
   if (parsed.success) return parsed.data
   const lines = parsed.error.issues.map(({ path, message }) => [...path, message].join(': '))
   throw new Error(`Cannot use settings:\n${lines.join('\n')}`)
+}
+
+/** In whole ones: Redis takes no others. */
+export function toMs(inSeconds: number): number {
+  return Math.round(inSeconds * 1000)
 }
 
 /** Host names that mean this machine. */

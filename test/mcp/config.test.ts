@@ -41,7 +41,22 @@ describe('settings', () => {
     ['ADMIN_SCOPE', 'two words'],
     ['SESSIONS', 'no'],
     ['SESSION_TTL_SECONDS', '-1'],
+    ['SESSION_TTL_SECONDS', '0'],
+    ['SESSION_TTL_SECONDS', 'Infinity'],
+    ['SESSION_TTL_SECONDS', '1e9'],
+    ['REPLY_RETENTION_SECONDS', '0.0001'],
+    ['KEEP_ALIVE_SECONDS', '1e9'],
+    ['QUICK_REPLY_MS', '1e12'],
+    ['STREAM_RETRY_MS', '0.5'],
     ['MAX_BODY_BYTES', '1.5'],
+    ['ALLOWED_HOSTS', 'https://mcp.example'],
+    ['ALLOWED_HOSTS', 'mcp.example/mcp'],
+    ['ALLOWED_HOSTS', 'localhost, mcp.example:8080'],
+    ['ALLOWED_HOSTS', '::1'],
+    ['ALLOWED_HOSTS', '*'],
+    ['ALLOWED_ORIGINS', 'app.example'],
+    ['ALLOWED_ORIGINS', 'https://app.example/'],
+    ['ALLOWED_ORIGINS', 'https://app.example,null'],
   ])('that can’t be used are named: %s=%s', (name, value) => {
     const messageOf = (): string => messageFrom(() => parseConfig({ ...JWT, [name]: value }))
     expect(messageOf()).toMatch(new RegExp(`^Cannot use settings:\n${name}\\b`))
@@ -58,9 +73,31 @@ describe('settings', () => {
     ['SESSION_SECRET', `${HASH}, ,${HASH}`],
     ['SESSION_SECRET', `${HASH},too short`],
     ['REDIS_URL', 'redis'],
+    ['LIVE_IDLE_SECONDS', '1e9'],
+    ['DRAIN_SECONDS', 'Infinity'],
+    ['STOP_SECONDS', '1e9'],
+    ['ROUTER_KEY_HEADER', 'holdfast request'],
+    ['CLIENT_ADDRESS_HEADER', 'x-forwarded-for:'],
   ])('of an instance are named as well: %s=%s', (name, value) => {
     const message = messageFrom(() => parseNodeConfig({ [name]: value }))
     expect(message).toMatch(new RegExp(`^Cannot use settings:\n${name}\\b`))
+  })
+
+  it('name times in whole milliseconds, up to a year', () => {
+    expect(parseConfig({ SESSION_TTL_SECONDS: '2.0006' }).ttlMs).toBe(2001)
+    expect(parseConfig({ SESSION_TTL_SECONDS: '31536000' }).ttlMs).toBe(31_536_000_000)
+    const times = parseNodeConfig({ DRAIN_SECONDS: '0', STOP_SECONDS: '0' })
+    expect(times).toMatchObject({ drainMs: 0, stopMs: 0 })
+    expect(messageFrom(() => parseNodeConfig({ STOP_SECONDS: '1e9' }))).toContain('a year or less')
+  })
+
+  it('name hosts and origins as requests do', () => {
+    const { allowed } = parseConfig({
+      ALLOWED_HOSTS: 'MCP.example, *.mcp.example,[::1]',
+      ALLOWED_ORIGINS: 'https://App.example:8443, chrome-extension://abc',
+    })
+    expect(allowed.hosts).toEqual(['mcp.example', '*.mcp.example', '[::1]'])
+    expect(allowed.origins).toEqual(['https://app.example:8443', 'chrome-extension://abc'])
   })
 
   it('may be several secrets, with spaces between', () => {
