@@ -55,6 +55,12 @@ describe('HAProxy', () => {
     expect(told.toSorted()).toEqual(['holdfast-request', 'x-forwarded-for'])
   })
 
+  it.each(['idempotency-key', 'last-event-id'])('takes a comma in %s', async (name) => {
+    const { response, headers } = await front.sent({ [name]: 'order,42' })
+    expect(response.status).toBe(200)
+    expect(headers[name]).toBe('order,42')
+  })
+
   it.each(states)(
     'numbers what comes on a connection, and names the connection (%s)',
     async (state) => {
