@@ -72,7 +72,8 @@ function createSessions({ ttlMs, now }: Lifetime) {
   }
 
   function take(report: Report): void {
-    for (const one of report.sessions) seen(report, one)
+    const inOrder = report.sessions.toSorted((a, b) => lastUse(a) - lastUse(b))
+    for (const one of inOrder) seen(report, one)
     for (const name of report.ended) {
       sessions.delete(name)
       ended.add(name)
@@ -88,4 +89,8 @@ function createSessions({ ttlMs, now }: Lifetime) {
   }
 
   return { sessions, take }
+}
+
+function lastUse({ use }: SessionReport): number {
+  return use?.usedAt ?? 0
 }

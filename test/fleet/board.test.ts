@@ -77,6 +77,15 @@ describe.each([
     expect(await board.find(nameOf(3))).toBeUndefined()
   })
 
+  it('has those used last first, in whatever order they are told', async () => {
+    const board = await create()
+    const now = Date.now()
+    const order = [3, 1, 2]
+    await board.report(reportOf('a', { sessions: order.map((n) => used(n, now + n)) }))
+    const names = (await board.look()).sessions.map(({ name }) => name)
+    expect(names).toEqual([3, 2, 1].map(nameOf))
+  })
+
   it('forgets what has ended, what has expired, and what is too much', async () => {
     const board = await create()
     const now = Date.now()
