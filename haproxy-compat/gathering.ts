@@ -5,8 +5,8 @@ import type { Activity, Busy, Onlooker } from '../mcp/session/onlooker.ts'
 import type { SessionRecord } from '../mcp/session/store.ts'
 import type { FailoverReport, Report, SessionReport } from './board-store.ts'
 
-// As much as a board takes in of one instance at once. The rest waits for the next report, the latest
-// first; what is older than that many more is forgotten.
+// As many uses as a board takes in of one instance at once. The rest waits for the next report, the latest
+// first; what is older than that many more is forgotten, and so it is of sessions that have ended.
 const MOST_AT_ONCE = 500
 const MOST_WAITING = 2000
 const MOST_FAILOVERS = 50
@@ -43,7 +43,7 @@ const QUIET: Busy = { streams: 0, running: 0 }
 export function createGathering(now: () => number): Gathering {
   /** Those used last come last. */
   const noted = new Map<SessionId, Noted>()
-  const ended = new Set<SessionId>()
+  let ended = new Set<SessionId>()
   let failovers: readonly Elsewhere[] = []
   let busyBefore: Activity['busy'] = new Map()
 
@@ -82,7 +82,7 @@ export function createGathering(now: () => number): Gathering {
       compare(busy)
       const taken = {
         noted: [...noted].slice(-MOST_AT_ONCE).toReversed(),
-        ended: [...ended],
+        ended: [...ended].slice(-MOST_WAITING),
         failovers,
       }
       for (const [id] of taken.noted) noted.delete(id)
@@ -100,7 +100,7 @@ export function createGathering(now: () => number): Gathering {
           usedAt: Math.max(usedAt, before.usedAt),
         })
       }
-      for (const id of gathered.ended) ended.add(id)
+      ended = new Set([...gathered.ended, ...ended])
       failovers = [...gathered.failovers, ...failovers]
     },
   }

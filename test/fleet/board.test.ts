@@ -224,6 +224,30 @@ describe('an instance and its board', () => {
     expect(await until(calls, (all) => all.length > 0)).toEqual([2])
     expect((await board.overview()).sessions.latest).toMatchObject([{ client: 'test 0' }])
   })
+
+  it('tells of as many sessions that have ended as the board takes in', async () => {
+    await redis.flushAll()
+    const store = createRedisBoard(redis, TTL_MS)
+    const told: Report[] = []
+    const { board, nextReport } = createOwn({
+      ...store,
+      async report(report) {
+        told.push(report)
+        if (told.length === 1) throw new Error('The board is away')
+        return store.report(report)
+      },
+    })
+    const ended = (from: number): void => {
+      for (let n = from; n < from + 5000; n++) board.onlooker.ended(idOf(n))
+    }
+    ended(0)
+    await board.start()
+    ended(5000)
+    nextReport()
+    const left = () => redis.zCard('mcp:{board}:ended')
+    expect(await until(left, (count) => count > 0)).toBe(1000)
+    expect(told.map((report) => report.ended.length)).toEqual([2000, 2000])
+  })
 })
 
 const RECORD: SessionRecord = {
