@@ -113,6 +113,7 @@ function createReports(
   drained: (isDrained: boolean) => void,
 ): Pick<Board, 'start' | 'stop'> {
   let stopNext = (): void => undefined
+  let reporting: Promise<void> | undefined
   let stopped = false
 
   async function report(): Promise<void> {
@@ -130,7 +131,11 @@ function createReports(
   }
 
   function plan(): void {
-    if (!stopped) stopNext = clock.timer(REPORT_MS, () => void report().finally(plan))
+    if (stopped) return
+    stopNext = clock.timer(REPORT_MS, () => {
+      reporting = report()
+      void reporting.finally(plan)
+    })
   }
 
   return {
@@ -141,6 +146,8 @@ function createReports(
     async stop() {
       stopped = true
       stopNext()
+      // One that comes after it would put the instance up again.
+      await reporting
       await store.leave(instance).catch(() => undefined)
     },
   }

@@ -248,6 +248,28 @@ describe('an instance and its board', () => {
     expect(await until(left, (count) => count > 0)).toBe(1000)
     expect(told.map((report) => report.ended.length)).toEqual([2000, 2000])
   })
+
+  it('leaves the board when it has told what it is telling', async () => {
+    const done: string[] = []
+    let telling = Promise.resolve()
+    const { board, nextReport } = createOwn({
+      ...createMemoryBoard({ ttlMs: TTL_MS, now: Date.now }),
+      async report() {
+        await telling
+        done.push('told')
+        return { drained: false }
+      },
+      leave: async () => void done.push('left'),
+    })
+    await board.start()
+    const answered = Promise.withResolvers<void>()
+    telling = answered.promise
+    nextReport()
+    const stopped = board.stop()
+    answered.resolve()
+    await stopped
+    expect(done).toEqual(['told', 'told', 'left'])
+  })
 })
 
 const RECORD: SessionRecord = {
