@@ -78,8 +78,12 @@ export function createRedisCensus(redis: RedisSortedSets, options: CensusOptions
       untouch(id, source).catch(() => undefined)
     },
     async count() {
-      await redis.zRemRangeByScore(SESSIONS, '-inf', now())
-      return redis.zCard(SESSIONS)
+      try {
+        await redis.zRemRangeByScore(SESSIONS, '-inf', now())
+        return await redis.zCard(SESSIONS)
+      } catch (error) {
+        throw storeAway(error)
+      }
     },
   }
 }

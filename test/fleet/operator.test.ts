@@ -2,7 +2,9 @@ import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vites
 import type { Overview } from '../../mcp/operator.ts'
 import { analysisTold, get, resuming, speakingCall, toldBy, type Told } from '../support/client.ts'
 import { startFleet, type Fleet } from '../support/fleet.ts'
+import { startNode } from '../support/node.ts'
 import { NAMES_TO_CUT } from '../support/operator.ts'
+import { startRedis } from '../support/redis.ts'
 import {
   callTool,
   collect,
@@ -268,5 +270,25 @@ describe('operators of a fleet', () => {
     const events = await collect(resuming(fleet.fetch, request))
     const messages = events.map(({ data }) => JSON.parse(data) as Told)
     return messages.filter(({ method }) => method !== undefined).map(toldBy)
+  }
+})
+
+it('operators are told that the store is away', async () => {
+  const redis = await startRedis()
+  const node = await startNode({ REDIS_URL: redis.url })
+  onTestFinished(async () => void (await node.kill('SIGKILL')))
+  await redis.stop()
+  const session = '/admin/sessions/0123456789abcdef'
+  for (const [method, path] of [
+    ['GET', '/admin/overview'],
+    ['GET', session],
+    ['DELETE', session],
+    ['GET', `${session}/events`],
+    ['POST', '/admin/instances/node-1/drain'],
+  ] as const) {
+    const response = await fetch(`${node.url}${path}`, { method })
+    expect(response.status).toBe(503)
+    expect(response.headers.get('retry-after')).toBe('1')
+    expect(await response.json()).toMatchObject({ error: { data: { type: 'store_unavailable' } } })
   }
 })
