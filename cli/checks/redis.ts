@@ -45,7 +45,8 @@ async function checkSentinels(
   const findings: Finding[] = []
   let master: string | undefined
   for (const node of nodes) {
-    const url = urlOf(node, password === undefined ? login : { tls: login.tls, password })
+    // The login is the master's.
+    const url = urlOf(node, { tls: login.tls, ...(password !== undefined && { password }) })
     const asked = await using(url, (client) =>
       client.sendCommand<string[] | null>(['SENTINEL', 'GET-MASTER-ADDR-BY-NAME', name]),
     ).catch((error: unknown) => messageOf(error))

@@ -181,8 +181,8 @@ describe('the doctor on Redis', () => {
     writeFileSync(file, `port ${own}\nsentinel monitor fleet 127.0.0.1 ${port} 1\n`)
     const sentinel = spawn('redis-server', [file, '--sentinel'], { stdio: 'ignore' })
     onTestFinished(() => void sentinel.kill('SIGKILL'))
-    const behind = (name: string) =>
-      run(checkRedis, { REDIS_URL: `redis+sentinel://127.0.0.1:${own}/${name}` })
+    const behind = (name: string, login = '') =>
+      run(checkRedis, { REDIS_URL: `redis+sentinel://${login}127.0.0.1:${own}/${name}` })
     const found = await until(
       () => behind('fleet'),
       ([first]) => first?.kind === 'ok',
@@ -190,6 +190,9 @@ describe('the doctor on Redis', () => {
     expect(found.map(({ text }) => text)).toEqual(
       expect.arrayContaining([`Sentinel 127.0.0.1:${own} knows the master`, `${host} answers`]),
     )
+    const [known, refused] = await behind('fleet', 'few:barley@')
+    expect(known).toMatchObject({ kind: 'ok' })
+    expect(refused?.text).toMatch(/^127.*WRONGPASS/)
     expect((await behind('fleat')).map(({ text }) => text)).toEqual([
       `Sentinel 127.0.0.1:${own} knows no master "fleat"`,
     ])
