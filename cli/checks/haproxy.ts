@@ -52,11 +52,14 @@ function checkProgram(file: string, env: NodeJS.ProcessEnv): readonly Finding[] 
 
 /** Each table by which requests are sent on has to remember a session for as long as it lives. */
 function checkTables(lines: readonly Line[], ttlMs: number): readonly Finding[] {
+  // In a section of its own it is named by those that use it.
   const sticking = new Set(
-    lines.filter(({ text }) => /^stick (match|on|store)/.test(text)).map(({ section }) => section),
+    lines
+      .filter(({ text }) => /^stick (match|on|store)/.test(text))
+      .map(({ section, text }) => /\stable (\S+)/.exec(text)?.[1] ?? nameOf(section)),
   )
   const tables = lines.filter(
-    ({ section, text }) => text.startsWith('stick-table ') && sticking.has(section),
+    ({ section, text }) => text.startsWith('stick-table ') && sticking.has(nameOf(section)),
   )
   if (tables.length === 0) {
     return [warning('it has no stick table: calls are served by any instance, which is slower')]
@@ -99,6 +102,10 @@ interface Line {
   /** As it is headed: `backend mcp`. */
   readonly section: string
   readonly text: string
+}
+
+function nameOf(section: string): string {
+  return section.split(/\s+/)[1] ?? ''
 }
 
 const SECTION = /^(global|defaults|frontend|backend|listen|peers|resolvers)\b.*/

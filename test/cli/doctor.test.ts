@@ -69,6 +69,18 @@ describe('the doctor on HAProxy', () => {
     ])
   })
 
+  it('finds a stick table that is in a backend of its own', async () => {
+    const apart = (text: string): string => {
+      const [table = ''] = /^ {2}stick-table type binary .*\n/m.exec(text) ?? []
+      const named = text.replace(table, '').replaceAll(/^ {2}stick \S+ \S+/gm, '$& table sessions')
+      return `${named.replaceAll('table sessions table mcp', 'table sessions')}\nbackend sessions\n${table}`
+    }
+    expect(await edited(apart)).toEqual([])
+    expect(await edited((text) => apart(text).replace('expire 30m', 'expire 5m'))).toEqual([
+      expect.stringMatching(/^problem: .*backend sessions.*expire 5m/),
+    ])
+  })
+
   it.each([
     ['server', '15s', 'problem'],
     ['server', '20s', 'warning'],
