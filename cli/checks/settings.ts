@@ -9,13 +9,19 @@ const node = findingsAbout('node')
 const LEAST_NODE = '22.12'
 
 /** That an instance would start with these settings, and what they mean. */
-export const checkSettings: Check = async ({ env }) => {
-  const all = [checkNode(process.versions.node)]
+export const checkSettings: Check = async ({ env }) => [
+  checkNode(process.versions.node),
+  // The server that is asked has others.
+  ...judge(env).map((finding) => ({ ...finding, text: `in this shell: ${finding.text}` })),
+]
+
+function judge(env: NodeJS.ProcessEnv): readonly Finding[] {
+  const wrong: Finding[] = []
   for (const parse of [parseConfig, parseNodeConfig]) {
     try {
       parse(env)
     } catch (error) {
-      all.push(
+      wrong.push(
         ...messageOf(error)
           .split('\n')
           .slice(1)
@@ -23,8 +29,7 @@ export const checkSettings: Check = async ({ env }) => {
       )
     }
   }
-  if (all.some(({ kind, about }) => kind === 'problem' && about === 'settings')) return all
-  return [...all, checkSecret(env), checkCallers(env)]
+  return wrong.length > 0 ? wrong : [checkSecret(env), checkCallers(env)]
 }
 
 function checkNode(found: string): Finding {
@@ -35,7 +40,7 @@ function checkNode(found: string): Finding {
 function checkSecret(env: NodeJS.ProcessEnv): Finding {
   const { REDIS_URL, SESSION_SECRET } = env
   if (SESSION_SECRET) return ok('SESSION_SECRET is set: the same must be for each instance')
-  if (!REDIS_URL) return ok('REDIS_URL is not set: sessions live in one process, and end with it')
+  if (!REDIS_URL) return ok('REDIS_URL is not set: sessions of an instance end with it')
   return problem(
     'SESSION_SECRET is not set: no instance would know the ids of another one, nor its own after a ' +
       'restart (openssl rand -hex 32 makes one)',

@@ -1,13 +1,18 @@
 import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { checkHaproxy } from '../../cli/checks/haproxy.ts'
 import { checkRedis } from '../../cli/checks/redis.ts'
+import { checkServer } from '../../cli/checks/server.ts'
 import { checkSettings } from '../../cli/checks/settings.ts'
 import { checkWorker } from '../../cli/checks/worker.ts'
 import { isAtLeast, type Check, type Finding } from '../../cli/findings.ts'
+import { createRemoteOperator } from '../../cli/remote-operator.ts'
 import { requireProgram } from '../../haproxy-compat/programs.ts'
 import { until } from '../support/mcp.ts'
 import { freePort } from '../support/ports.ts'
@@ -116,6 +121,24 @@ describe('the doctor on HAProxy', () => {
   })
 })
 
+describe('the doctor on a server', () => {
+  it.each([
+    ['fleet', '3 sessions; ready instances: 0'],
+    ['edge', '3 sessions'],
+  ] as const)('counts what there is: %s', async (topology, line) => {
+    const server = createServer((_request, response) => void response.end('{}'))
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    onTestFinished(() => void server.close())
+    const { port } = server.address() as AddressInfo
+    const sessions = { total: 3, latest: [] }
+    const overview = { at: 0, topology, sessions, instances: [], failovers: [] }
+    const operator = { ...createRemoteOperator('', undefined), overview: async () => overview }
+    const found = await checkServer(operator)({ url: `http://127.0.0.1:${port}`, env: {}, folder })
+    expect(found.at(-1)).toMatchObject({ kind: 'ok', text: line })
+  })
+})
+
 describe('the doctor on settings', () => {
   const SECRET = { SESSION_SECRET: 'a secret of some length' }
   const REDIS = { REDIS_URL: 'redis://127.0.0.1' }
@@ -139,7 +162,8 @@ describe('the doctor on settings', () => {
     ['tokens', { HOST: '0.0.0.0', AUTH_TOKENS: `ann:${'a1'.repeat(32)}` }, []],
   ])('judges %s', async (_name, env, expected) => {
     const found = await wrong(checkSettings, env)
-    expect(found).toEqual(expected.map((start) => expect.stringContaining(start)))
+    const here = expected.map((start) => start.replace(': ', ': in this shell: '))
+    expect(found).toEqual(here.map((start) => expect.stringContaining(start)))
     for (const line of found) expect(line).not.toMatch(/a secret of some|short$|a1a1/)
   })
 })
