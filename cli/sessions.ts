@@ -30,7 +30,7 @@ export async function listSessions({ operator, json, terminal }: Asked): Promise
   ])
   terminal.print(table(heads, rows, terminal))
   const left = sessions.total - sessions.latest.length
-  if (left > 0) terminal.print(`and ${left} that were used before these`)
+  if (left > 0) terminal.print(`and ${left} more`)
 }
 
 export async function showSession({ operator, name, json, terminal }: Asked): Promise<void> {

@@ -168,7 +168,7 @@ describe('holdfast sessions', () => {
       '1f00000000000001  id00aaaa  claude 1.0         mcp-server-1  90s  10s         7        0        0',
       '1f00000000000002  id01aaaa  evil?[2J?1m? name  mcp-server-1  90s  10s       107        1        0',
       '2a00000000000003  id02aaaa  claude 1.0         mcp-server-1  90s  10s       207        2        0',
-      'and 200 that were used before these',
+      'and 200 more',
       '',
     ])
   })
