@@ -25,14 +25,21 @@ export function createRemoteOperator(url: string, token: string | undefined): Re
     }).catch((error: unknown) => {
       throw new Error(`Cannot reach ${url}: ${reasonOf(error)}`)
     })
-    if (response.ok || response.status === 404) return response
-    throw new Error(`${url} refuses: ${await refusalOf(response)}`)
+    if (response.ok) return response
+    const { message, type } = await errorOf(response)
+    if (type === 'session_not_found' || type === 'instance_not_found') return response
+    if (response.status === 404) throw strange()
+    if (response.status !== 401) throw new Error(`${url} refuses: ${message}`)
+    const wanted = token ? 'does not take this token' : 'asks for a token'
+    throw new Error(`${url} refuses: it ${wanted} (HOLDFAST_TOKEN)`)
   }
+  const strange = (): Error =>
+    new Error(`${url} does not answer as Holdfast does: is HOLDFAST_URL right?`)
   const at = (name: string): string => `/admin/sessions/${encodeURIComponent(name)}`
   const read = async <T>(response: Response, schema: z.ZodType<T>): Promise<T> => {
     const { data } = schema.safeParse(await response.json().catch(() => undefined))
     if (response.ok && data !== undefined) return data
-    throw new Error(`${url} does not answer as Holdfast does: is HOLDFAST_URL right?`)
+    throw strange()
   }
 
   return {
@@ -72,14 +79,16 @@ function reasonOf(error: unknown): string {
   return cause?.code ?? messageOf(cause ?? error)
 }
 
-async function refusalOf(response: Response): Promise<string> {
-  const { status } = response
-  if (status === 401) return 'it asks for a token (HOLDFAST_TOKEN)'
-  const { data } = z
-    .object({ error: z.object({ message: z.string() }) })
-    .safeParse(await response.json().catch(() => undefined))
-  return data?.error.message ?? `HTTP ${status}`
+/** Of an answer that is none of ours it is said what it has for a status. */
+async function errorOf(response: Response): Promise<{ message: string; type?: string }> {
+  const { data } = refusal.safeParse(await response.json().catch(() => undefined))
+  if (data === undefined) return { message: `HTTP ${response.status}` }
+  return { message: data.error.message, type: data.error.data.type }
 }
+
+const refusal = z.object({
+  error: z.object({ message: z.string(), data: z.object({ type: z.string() }) }),
+})
 
 const sessionName = z.string().transform((text) => text as SessionName)
 

@@ -71,7 +71,9 @@ async function runCommand(args: string[], terminal: Terminal): Promise<number> {
   if (extra !== undefined) throw new UsageError(`"${extra}" is too much for ${called}`)
 
   const { HOLDFAST_URL: url = 'http://localhost:8080', HOLDFAST_TOKEN: token } = terminal.env
-  if (!URL.canParse(url)) throw new UsageError(`HOLDFAST_URL is not a URL: "${url}"`)
+  if (!/^https?:\/\//.test(url) || !URL.canParse(url)) {
+    throw new UsageError(`HOLDFAST_URL is no http:// or https:// URL: "${url}"`)
+  }
   const operator = createRemoteOperator(url, token)
   return (
     (await command({ operator, url, name: name ?? '', json: values.json === true, terminal })) ?? 0

@@ -22,6 +22,7 @@ const ended: string[] = []
 const drained: [string, boolean][] = []
 let happenings: readonly Happening[]
 let token: string | null
+let isLocked = false
 
 const operator: Operator = {
   overview: async () => ({
@@ -56,7 +57,7 @@ beforeAll(async () => {
     operator,
     authenticateOperator: async (request) => {
       token = request.headers.get('authorization')
-      if (token === 'Bearer bad') {
+      if (token === 'Bearer bad' || isLocked) {
         return new Response('{}', { status: 401 })
       }
       if (token === 'Bearer weak') {
@@ -122,7 +123,7 @@ describe('holdfast', () => {
 
   it.each([
     ['a server that is not there', { HOLDFAST_URL: 'http://127.0.0.1:2' }, /ECONNREFUSED/],
-    ['one that wants a token', { HOLDFAST_TOKEN: 'bad' }, /HOLDFAST_TOKEN/],
+    ['one that takes no such token', { HOLDFAST_TOKEN: 'bad' }, /it does not take this token/],
     ['one that wants another token', { HOLDFAST_TOKEN: 'weak' }, /Cannot serve request: its scope/],
   ])('tells of %s in one line, and with exit code 1', async (_name, more, message) => {
     const { code, stdout, stderr } = await ask('sessions list', more)
@@ -131,14 +132,35 @@ describe('holdfast', () => {
     expect(stderr).toMatch(message)
   })
 
-  it('tells of a server that is something else', async () => {
-    for (const HOLDFAST_TOKEN of ['a page', 'nothing']) {
-      const { code, stderr } = await ask('sessions list', { HOLDFAST_TOKEN })
-      expect(code).toBe(1)
-      expect(stderr).toMatch(/^holdfast: .*HOLDFAST_URL right\?\n$/)
-    }
-    expect(await ask('doctor', { HOLDFAST_URL: 'nonsense' })).toMatchObject({ code: 2 })
+  it('asks for a token where it has none', async () => {
+    isLocked = true
+    const { stderr } = await ask('sessions list').finally(() => (isLocked = false))
+    expect(stderr).toContain('it asks for a token (HOLDFAST_TOKEN)')
   })
+
+  it.each([
+    ['a page', 'sessions list'],
+    ['nothing', 'sessions list'],
+    ['nothing', 'sessions show 0123456789abcdef'],
+    ['nothing', 'sessions end 0123456789abcdef'],
+    ['nothing', 'sessions follow 0123456789abcdef'],
+    ['nothing', 'instance drain mcp-server-1'],
+  ])('tells of a server that is something else: %s to %s', async (HOLDFAST_TOKEN, line) => {
+    const { code, stderr } = await ask(line, { HOLDFAST_TOKEN })
+    expect(code).toBe(1)
+    expect(stderr).toMatch(/^holdfast: .*HOLDFAST_URL right\?\n$/)
+  })
+
+  it.each(['nonsense', 'localhost:8080', 'ftp://localhost'])(
+    'takes no server that HTTP does not reach: %s',
+    async (HOLDFAST_URL) => {
+      for (const line of ['doctor', 'sessions list']) {
+        const { code, stderr } = await ask(line, { HOLDFAST_URL })
+        expect(code).toBe(2)
+        expect(stderr).toMatch(/^holdfast: HOLDFAST_URL is no http:\/\/ or https:\/\/ URL/)
+      }
+    },
+  )
 
   it('is a program that ends with its exit code, and shows no colours to a pipe', async () => {
     const run = promisify(execFile)
