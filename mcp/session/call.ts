@@ -88,39 +88,50 @@ export function createCall(operations: Operator, options: CallOptions): Call {
       return operations.signal
     },
 
-    read: () => operations.read(),
-    update: (change) => operations.update(change),
-    async stateOf(other) {
-      if (other === session) return operations.read()
+    read: () => minded(operations.read()),
+    update: (change) => minded(operations.update(change)),
+    stateOf(other) {
+      if (other === session) return minded(operations.read())
       const look = async () => (await stateOf(other, principal)) ?? null
-      return (await operations.recall('stateOf', look)) ?? undefined
+      return minded(operations.recall('stateOf', look).then((state) => state ?? undefined))
     },
 
     log(level, text) {
       const params = { level, data: { msg: text, extra: null } }
       const muted = LEVELS.indexOf(level) < LEVELS.indexOf(options.logLevel())
-      return operations.say({ jsonrpc: '2.0', method: 'notifications/message', params }, muted)
+      const message = { jsonrpc: '2.0', method: 'notifications/message', params } as const
+      return minded(operations.say(message, muted))
     },
-    async progress(done, total, message) {
+    progress(done, total, message) {
       const { progressToken } = options
-      if (progressToken === undefined) return
+      if (progressToken === undefined) return Promise.resolve()
       const params = { progressToken, progress: done, total, message }
-      await operations.say({ jsonrpc: '2.0', method: 'notifications/progress', params })
+      const said = { jsonrpc: '2.0', method: 'notifications/progress', params } as const
+      return minded(operations.say(said))
     },
-    async sleep(ms) {
-      const until = await operations.record('sleep', () => clock.now() + ms)
-      await sleep(clock, Math.max(0, until - clock.now()), operations.signal)
+    sleep(ms) {
+      const until = operations.record('sleep', () => clock.now() + ms)
+      const rest = (end: number): number => Math.max(0, end - clock.now())
+      return minded(until.then((end) => sleep(clock, rest(end), operations.signal)))
     },
-    now: () => operations.recall('now', () => clock.now()),
+    now: () => minded(operations.recall('now', () => clock.now())),
     status() {
       const uptimeSeconds = (clock.now() - status.startedAt) / 1000
       const look = async () => ({ sessions: await status.countSessions(), uptimeSeconds })
-      return operations.recall('status', look)
+      return minded(operations.recall('status', look))
     },
-    step: (name, fn) => operations.step(name, fn),
-    elicit: (form) => asks.elicit(form),
-    sample: (request) => asks.sample(request),
+    step: (name, fn) => minded(operations.step(name, fn)),
+    elicit: (form) => minded(asks.elicit(form)),
+    sample: (request) => minded(asks.sample(request)),
   }
+}
+
+const ignore = (): void => undefined
+
+/** Ends no process where nobody looks at it: a tool may have been told of the end by another operation. */
+function minded<T>(operation: Promise<T>): Promise<T> {
+  operation.catch(ignore)
+  return operation
 }
 
 // From the least grave.

@@ -102,7 +102,9 @@ export class SessionTransport implements Transport {
       void this.#ask(message, typeof run === 'number' ? run : this.#onlyRun())
       // A question that is moot ends with its call.
     } else if (message.method !== 'notifications/cancelled') {
-      await this.#listener.said(message, typeof run === 'number' ? run : undefined)
+      const said = this.#listener.said(message, typeof run === 'number' ? run : undefined)
+      // Where a list has changed the SDK does not look what came of it.
+      await (run === undefined ? said.catch((error) => this.#listener.failed(error)) : said)
     }
   }
 

@@ -1,6 +1,7 @@
 import * as z from 'zod'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { ServerError } from '../../../mcp/errors.ts'
+import { sleep, systemClock } from '../../../mcp/session/clock.ts'
 import type { SessionId } from '../../../mcp/session/ids.ts'
 import { parseState } from '../../../mcp/session/record.ts'
 import { slot } from '../../../mcp/session/state.ts'
@@ -19,6 +20,8 @@ import {
   type RpcReply,
   type SseEvent,
 } from '../../support/mcp.ts'
+import { form } from '../../support/rounds.ts'
+import { unhandledRejections } from '../../support/unhandled.ts'
 
 const n = slot('n', z.int().default(0))
 const none = z.strictObject({})
@@ -199,6 +202,39 @@ describe('what a tool sees', () => {
     await send(fetch, session, { jsonrpc: '2.0', method: 'notifications/cancelled', params })
     expect((await reply).error?.code).toBe(-32800)
     expect((await store.load(session as SessionId))?.record.version).toBe(0)
+  })
+
+  it('the end of a cancelled call once, also where it does not wait for what it does', async () => {
+    const failed = unhandledRejections()
+    const [work, over] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+    const beside = defineTool({
+      name: 'beside',
+      description: 'Does a lot at once, and waits for none of it',
+      input: none,
+      async run(call) {
+        const step = async (): Promise<number> => work.promise.then(() => 1)
+        const all = [call.step('work', step), call.elicit(form('Sure?')), call.sleep(1_000_000)]
+        await call.log('info', 'here')
+        await sleep(systemClock, 1_000_000, call.signal).catch(() => undefined)
+        for (const end of [() => call.now(), () => call.read(), () => call.log('info', 'x')])
+          void end()
+        work.resolve()
+        // What is not handled by then is told.
+        setTimeout(over.resolve, 20)
+        return { begun: all.length }
+      },
+    })
+    const { fetch } = createLocalApp({ pack: packOf(beside) })
+    const session = await openSession(fetch)
+    const events = readEvents(await send(fetch, session, toolCall('beside', {}, 'b')))
+    await until(
+      async () => (await events.next()).value?.data ?? '',
+      (data) => data.includes('here'),
+    )
+    const params = { requestId: 'b' }
+    await send(fetch, session, { jsonrpc: '2.0', method: 'notifications/cancelled', params })
+    await over.promise
+    expect(failed).toEqual([])
   })
 
   it('updates that it does not wait for one after the other', async () => {

@@ -1,6 +1,8 @@
 import { McpServer, type ServerContext } from '@modelcontextprotocol/server'
 import { describe, expect, it } from 'vitest'
 import * as z from 'zod'
+import { storeAway } from '../../../mcp/errors.ts'
+import type { SessionStore } from '../../../mcp/session/store.ts'
 import { fromMcpServer, type Pack } from '../../../mcp/session/tool.ts'
 import { getCounter, incrementCounter } from '../../../mcp/tools/counter.ts'
 import { get } from '../../support/client.ts'
@@ -14,10 +16,12 @@ import {
   rpc,
   send,
   toolCall,
+  until,
   type Fetch,
   type SseEvent,
 } from '../../support/mcp.ts'
 import { askTool, replyTo, runTool } from '../../support/stateless.ts'
+import { unhandledRejections } from '../../support/unhandled.ts'
 
 const text = (said: string) => ({ content: [{ type: 'text' as const, text: said }] })
 const sure = {
@@ -158,6 +162,27 @@ describe('a server that is written for the SDK', () => {
     await rpc(a.fetch, session, { jsonrpc: '2.0', id: 1, method: 'logging/setLevel', params })
     const stream = readEvents(await send(b.fetch, session, toolCall('ask', {})))
     expect((await take(stream, 1)).messages).toMatchObject([{ method: 'elicitation/create' }])
+  })
+
+  it('may change its lists while the store is away', async () => {
+    const failed = unhandledRejections()
+    const store = createLocalStore({})
+    let isAway = false
+    const commit: SessionStore['commit'] = (...commits) =>
+      isAway ? Promise.reject(storeAway('away')) : store.commit(...commits)
+    const server = new McpServer({ name: 'existing', version: '1' })
+    const add = (name: string) => server.registerTool(name, {}, () => text(name))
+    add('one')
+    const pack = fromMcpServer(() => server)
+    const { fetch, events } = createLocalApp({ store: { ...store, commit }, pack })
+    await openSession(fetch)
+    isAway = true
+    add('two')
+    await until(
+      async () => events,
+      (all) => all.some(({ event }) => event === 'sdk_error'),
+    )
+    expect(failed).toEqual([])
   })
 
   it('is told when its call is cancelled, and may ask too late', async () => {
