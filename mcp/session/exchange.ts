@@ -147,6 +147,11 @@ export class Exchange {
     await this.inOrder(end, this.run, true).catch(() => undefined)
   }
 
+  /** Ends the call with what went wrong in a run, unless it has ended already. */
+  failRun(run: number, error: unknown): void {
+    void this.inOrder(() => Promise.reject(error), run).catch(() => undefined)
+  }
+
   /** Ends the call with the session it belongs to. */
   abort(error: ServerError): void {
     this.fail(error)

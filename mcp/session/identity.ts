@@ -53,7 +53,9 @@ async function fingerprint(
 ): Promise<string> {
   const name = params?.['name']
   const given = params?.['arguments'] ?? {}
-  const valid = await tools.find((tool) => tool.name === name)?.input.safeParseAsync(given)
+  const tool = tools.find((one) => one.name === name)
+  // What a schema refuses, or throws at, is told by what was given.
+  const valid = await tool?.input.safeParseAsync(given).catch(() => undefined)
   const text = canonical([name, valid?.data ?? given])
   if (text.length <= 120) return text
   const hash = await crypto.subtle.digest('SHA-256', new TextEncoder().encode(text))

@@ -119,7 +119,7 @@ export class Operations {
       return this.#exchange.journal.begin(what)
     } catch (error) {
       // That its tool is told is not enough: it could go on.
-      void this.#exchange.inOrder(() => Promise.reject(error), this.run).catch(() => undefined)
+      this.#exchange.failRun(this.run, error)
       throw error
     }
   }

@@ -30,8 +30,13 @@ export async function findOwnCall(
   const tool = tools.find(({ name }) => name === params['name'])
   if (tool === undefined || !Object.keys(params).every((key) => PLAIN.has(key))) return undefined
   const { arguments: given = {} } = params
-  const valid = await tool.input['~standard'].validate(given)
-  return valid.issues === undefined ? { tool, input: valid.value as JsonObject } : undefined
+  try {
+    const valid = await tool.input['~standard'].validate(given)
+    return valid.issues === undefined ? { tool, input: valid.value as JsonObject } : undefined
+  } catch {
+    // A schema of a tool's own may throw: a refusal as well.
+    return undefined
+  }
 }
 
 /** What a call comes to, in the SDK's words: what its tool throws is a result as well. */

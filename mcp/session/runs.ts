@@ -69,8 +69,7 @@ export class Runs {
   run(exchange: Exchange): void {
     const run = this.#transport.nextRun()
     this.#options.exchanges.add(exchange, run)
-    // Whoever failed has answered.
-    this.#answer(exchange, run).catch(() => undefined)
+    this.#answer(exchange, run).catch((error: unknown) => exchange.failRun(run, error))
   }
 
   /** Tells a run that nobody waits for it any more. */
@@ -102,9 +101,7 @@ export class Runs {
   async #prepare(exchange: Exchange, run: number): Promise<void> {
     // What a tool of somebody else's does nobody knows, so the call is on record before it does it.
     if (isForeign(exchange.request, this.#options.pack)) await exchange.openStream(run)
-    await this.#connected().catch((error: unknown) => {
-      throw exchange.fail(error)
-    })
+    await this.#connected()
   }
 
   async #replied(run: number, outcome: RpcOutcome): Promise<void> {

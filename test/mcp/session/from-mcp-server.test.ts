@@ -153,6 +153,19 @@ describe('a server that is written for the SDK', () => {
     expect(made).toEqual(['a', 'b', 'b'])
   })
 
+  it('ends a call that goes on where no server can be made', async () => {
+    const store = createLocalStore({})
+    const broken = (): never => {
+      throw new Error('Not now')
+    }
+    const a = createLocalApp({ pack: existing(), store, instance: 'a' })
+    const b = createLocalApp({ pack: { ...existing(), server: broken }, store, instance: 'b' })
+    const session = await openSession(a.fetch)
+    const { last } = await ask(a.fetch, session)
+    const { messages } = await take(readEvents(await b.fetch(get(session, last))), 1)
+    expect(messages).toMatchObject([{ error: { data: { type: 'internal_error' } } }])
+  })
+
   it('says elsewhere no more than its client wants to hear', async () => {
     const store = createLocalStore({})
     const [a, b] = [1, 2].map(() => createLocalApp({ pack: existing(), store }))

@@ -45,6 +45,12 @@ const pack: Pack = {
       run: async (_call, { word }) => ({ word }),
     }),
     defineTool({
+      name: 'visit',
+      description: 'Has a schema that throws.',
+      input: z.object({ url: z.string().transform((url) => new URL(url)) }),
+      run: async (_call, { url }) => ({ host: url.host }),
+    }),
+    defineTool({
       name: 'throws',
       description: 'Throws.',
       input: z.strictObject({ what: z.enum(['error', 'text', 'page']) }),
@@ -66,10 +72,12 @@ const echoed = fc.record(
   { requiredKeys: ['word'] },
 )
 const json = fc.jsonValue().filter((value) => !JSON.stringify(value).includes('__proto__'))
-const NAMES = ['echo', 'later', 'throws', 'nothing', 'unknown', 7, undefined]
+const url = fc.constantFrom('https://example.com', 'no URL', '')
+const NAMES = ['echo', 'later', 'visit', 'throws', 'nothing', 'unknown', 7, undefined]
 const call = fc.oneof(
   fc.record({ name: fc.constant('echo'), arguments: echoed }),
   fc.record({ name: fc.constant('later'), arguments: fc.record({ word }) }),
+  fc.record({ name: fc.constant('visit'), arguments: fc.record({ url }) }),
   fc.record({ name: fc.constant('throws'), arguments: fc.record({ what }) }),
   fc.record({
     name: fc.constant('nothing'),
