@@ -57,7 +57,10 @@ async function fingerprint(
   // What a schema refuses, or throws at, is told by what was given.
   const valid = await tool?.input.safeParseAsync(given).catch(() => undefined)
   const text = canonical([name, valid?.data ?? given])
-  if (text.length <= 120) return text
+  return text.length <= 120 ? text : hashOf(text)
+}
+
+export async function hashOf(text: string): Promise<string> {
   const hash = await crypto.subtle.digest('SHA-256', new TextEncoder().encode(text))
   return btoa(String.fromCharCode(...new Uint8Array(hash)))
 }

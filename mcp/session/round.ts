@@ -39,6 +39,8 @@ export interface RoundRequest {
   /** Aborted when the client has gone: then the call is to have no effect. */
   readonly signal: AbortSignal
   readonly before: RoundState
+  /** The key that a step passes on. */
+  readonly keyOf: (step: string) => Promise<string>
   /** The client's answers, by the number of the operation that asked. */
   readonly answers: Readonly<Record<string, unknown>>
   /** Whether the client has said that it can answer this. */
@@ -172,10 +174,12 @@ export class Round implements Operator {
   step<T extends JsonValue>(name: string, make: (key: string) => Promise<T>): Promise<T> {
     return this.record(`step ${name}`, async (op) => {
       await this.#mustBeNew()
-      const key = `${this.#request.before.call}/${op}/${name}`
-      const before = this.#memory.steps.get(key) ?? (await resultOf(() => make(key)))
-      this.#memory.steps.set(key, before)
-      return valueOf(before) as T
+      const { before, keyOf } = this.#request
+      const step = `${before.call}/${op}/${name}`
+      const known = this.#memory.steps.get(step)
+      const result = known ?? (await resultOf(async () => make(await keyOf(step))))
+      this.#memory.steps.set(step, result)
+      return valueOf(result) as T
     })
   }
 

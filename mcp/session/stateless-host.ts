@@ -21,7 +21,7 @@ import type { Status } from '../status.ts'
 import type { Call } from './call.ts'
 import type { Clock } from './clock.ts'
 import { OPEN_SESSION } from './handles.ts'
-import { canonical, identify, type Identity } from './identity.ts'
+import { canonical, hashOf, identify, type Identity } from './identity.ts'
 import { randomText, type SessionId } from './ids.ts'
 import { measuredCall } from './measured.ts'
 import { failure, resultOf } from './own-tools.ts'
@@ -204,6 +204,7 @@ export class StatelessHost implements ServerHost {
       meter,
       identity,
       before: caller.before ?? firstRound(identity),
+      keyOf: (step) => stepKey(caller, step),
       answers,
       signal,
       canAsk: (question) => canAsk(envelope, question),
@@ -276,6 +277,12 @@ function canAsk(envelope: Record<string, unknown> | undefined, { method }: Quest
 /** What must not change between the rounds of a call. */
 function bindingOf({ post, params }: Caller): string {
   return canonical([post.principal, params['name'], params['arguments'] ?? {}])
+}
+
+/** A call may be named by its client: what that means to others depends on whose it is, and where. */
+function stepKey({ post, params }: Caller, step: string): Promise<string> {
+  const { session = null } = (params['arguments'] ?? {}) as JsonObject
+  return hashOf(canonical([post.principal, session, params['name'], step]))
 }
 
 /** The first round is told by its key, as any call; a later one by what it goes on with. */

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { isStream, post, toolCall, type Fetch } from '../../support/mcp.ts'
 import { add, addOne, createRounds } from '../../support/rounds.ts'
-import { askTool, replyTo, runTool } from '../../support/stateless.ts'
+import { askTool, openHandle, replyTo, runTool } from '../../support/stateless.ts'
 
 describe('an idempotency key', () => {
   const idempotencyKey = 'one'
@@ -33,6 +33,36 @@ describe('an idempotency key', () => {
     const use = () => runTool(a.fetch, 'run', { session }, { idempotencyKey })
     expect(await use()).toEqual(await use())
     expect(steps).toBe(1)
+  })
+
+  it('has a step of its own in each session, for each caller and each tool', async () => {
+    const keys: string[] = []
+    const { a, session } = await createRounds(async (call) => {
+      return { paid: await call.step('pay', async (key) => keys.push(key)) }
+    })
+    const bobs = (request: Request): Request => {
+      request.headers.set('x-principal', 'bob')
+      return request
+    }
+    const [another, bob] = await Promise.all([
+      openHandle(a.fetch),
+      openHandle((request) => a.fetch(bobs(request))),
+    ])
+    const use = (tool: string, its?: string) =>
+      askTool(tool, { ...(its !== undefined && { session: its }) }, { idempotencyKey })
+    for (const request of [
+      use('run', session),
+      use('run', another),
+      use('other', session),
+      use('free'),
+      bobs(use('run', bob)),
+      bobs(use('free')),
+    ]) {
+      expect((await replyTo(await a.fetch(request))).result?.isError).toBe(false)
+    }
+    expect(new Set(keys).size).toBe(6)
+    await replyTo(await a.fetch(use('run', session)))
+    expect(keys.at(-1)).toBe(keys[0])
   })
 
   it('is refused for other arguments and for another tool', async () => {
