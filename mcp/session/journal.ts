@@ -132,7 +132,7 @@ export class Abandoned extends Error {
 /** What an operation came to, for its tool. An error is one with the same words. */
 export function valueOf(known: Recorded | Result): JsonValue {
   if ('error' in known) throw new Error(known.error)
-  return 'value' in known ? known.value : null
+  return 'value' in known ? copyOf(known.value) : null
 }
 
 /** The state that an operation was told. */
@@ -144,10 +144,15 @@ export function stateOf(known: Recorded): SessionState {
 /** What `make` came to, as it is recorded. */
 export async function resultOf(make: () => JsonValue | Promise<JsonValue>): Promise<Result> {
   try {
-    return { value: await make() }
+    return { value: copyOf(await make()) }
   } catch (error) {
     return { error: messageOf(error) }
   }
+}
+
+/** What is recorded stays as it was, whatever its tool makes of what it gave and was told. */
+function copyOf(value: JsonValue): JsonValue {
+  return typeof value === 'object' ? (JSON.parse(JSON.stringify(value)) as JsonValue) : value
 }
 
 function nameOf(entry: Recorded): string {

@@ -201,8 +201,9 @@ export class Round implements Operator {
     const { answers, before } = this.#request
     const answer = answers[op]
     if (answer !== undefined && isSame(before.asked[op], question)) {
-      this.#note(op, question.method, { value: answer as JsonValue })
-      return answer as JsonValue
+      const result = { value: answer as JsonValue }
+      this.#note(op, question.method, result)
+      return valueOf(result)
     }
     this.#asked.set(op, question)
     if (!this.#request.canAsk(question)) throw new Unaskable(question)

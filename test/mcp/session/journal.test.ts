@@ -43,6 +43,17 @@ describe('a call that another process goes on with', () => {
         call.step('pay', () => Promise.reject(new Error(`No ${count('paid')}`))).catch(String),
       'Error: No 1',
     ],
+    [
+      'what a step came to, whatever it has made of that',
+      async (call) => {
+        const own = [1]
+        const list = await call.step('list', async () => own)
+        own.push(2)
+        list.push(3)
+        return list
+      },
+      [1, 3],
+    ],
     ['the state that its update made', async (call) => n.get(await call.update(addOne)), 1],
     [
       'that its update threw',

@@ -228,6 +228,25 @@ describe('what a call did before it asked', () => {
     })
   })
 
+  it('is told as it was, whatever the tool has made of it since', async () => {
+    const { a, b, session } = await createRounds(async (call) => {
+      const own = [1]
+      const told = await call.step('list', async () => own)
+      own.push(2)
+      told.push(3)
+      const { content = {} } = await call.elicit(form('How many?'))
+      const counts = { ...content }
+      content['count'] = 9
+      await call.elicit(form('Sure?'))
+      return { told, counts }
+    })
+    const first = await question(a.fetch, session)
+    const second = await question(b.fetch, session, withAnswer(first, accept(4)))
+    const request = askTool('run', { session }, withAnswer(second, accept(5)))
+    const { result } = await replyTo(await a.fetch(request))
+    expect(result?.structuredContent).toEqual({ told: [1, 3], counts: { count: 4 } })
+  })
+
   it('is not said again', async () => {
     const { a, session } = await createRounds(async (call) => {
       await call.log('info', 'before')
