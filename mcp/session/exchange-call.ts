@@ -2,6 +2,7 @@ import type { McpServer } from '@modelcontextprotocol/server'
 import { createCall, type Call, type CallOptions } from './call.ts'
 import type { Exchange } from './exchange.ts'
 import { refuseUnsafeKeys } from './server.ts'
+import { relatedTo } from './transport.ts'
 
 const MAX_TIMER_MS = 2 ** 31 - 1
 
@@ -12,14 +13,24 @@ export function createExchangeCall(
   options: Omit<CallOptions, 'asks' | 'progressToken'>,
 ): Call {
   refuseUnsafeKeys(request.params)
-  // How long a question stays open is recorded with it; no second watch is to cut it short.
-  const how = { relatedRequestId: operations.run, timeout: MAX_TIMER_MS }
+  // However long it takes to come to the client, a question has its number at once.
+  const how = (method: string) => ({
+    relatedRequestId: relatedTo(operations.run, operations.reserve(method)),
+    // How long it stays open is recorded with it; no second watch is to cut it short.
+    timeout: MAX_TIMER_MS,
+  })
   return createCall(operations, {
     ...options,
     progressToken: request.params?._meta?.progressToken,
     asks: {
-      elicit: async (form) => (await connected()).server.elicitInput(form, how),
-      sample: async (question) => (await connected()).server.createMessage(question, how),
+      async elicit(form) {
+        const its = how('elicitation/create')
+        return (await connected()).server.elicitInput(form, its)
+      },
+      async sample(question) {
+        const its = how('sampling/createMessage')
+        return (await connected()).server.createMessage(question, its)
+      },
     },
   })
 }

@@ -18,6 +18,8 @@ export class Operations {
   readonly #exchange: Exchange
   #stop: AbortController | undefined
   #updates: Promise<unknown> = Promise.resolve()
+  // Most calls ask nothing.
+  #reserved: Map<number, Operation> | undefined
 
   constructor(exchange: Exchange, run: number) {
     this.#exchange = exchange
@@ -69,17 +71,15 @@ export class Operations {
     what: string,
     make: (op: number) => T | Promise<T>,
   ): Promise<T> {
-    const { op, known } = this.#begin(what)
-    if (known !== undefined) return valueOf(known) as T
-    const result = await resultOf(() => make(op))
-    await this.#write({ kind: 'did', op, what, ...result })
-    return valueOf(result) as T
+    return this.#record(this.#begin(what), what, make)
   }
 
   /** Runs `make` with a key that is the same on each run, once what it may depend on is written. */
   async step<T extends JsonValue>(name: string, make: (key: string) => Promise<T>): Promise<T> {
+    const what = `step ${name}`
+    const operation = this.#begin(what)
     const stream = await this.#exchange.openStream(this.run)
-    return this.record(`step ${name}`, (op) => make(`${stream}/${op}/${name}`))
+    return this.#record(operation, what, (op) => make(`${stream}/${op}/${name}`))
   }
 
   /** Sends a notification on the call's stream; one that is muted is only noted. */
@@ -90,9 +90,17 @@ export class Operations {
     else await this.#write({ kind: 'message', op, message })
   }
 
+  /** Begins a question that is put later: it has its number from when the tool asks. */
+  reserve(method: string): number {
+    const reserved = (this.#reserved ??= new Map())
+    const operation = this.#begin(method)
+    reserved.set(operation.op, operation)
+    return operation.op
+  }
+
   /** Puts a question to the client. Resolves with the answer, whichever process is given it. */
-  async ask(question: JSONRPCRequest): Promise<RpcOutcome> {
-    const { op, known } = this.#begin(question.method)
+  async ask(question: JSONRPCRequest, reserved = 0): Promise<RpcOutcome> {
+    const { op, known } = this.#reserved?.get(reserved) ?? this.#begin(question.method)
     const { host, journal, done } = this.#exchange
     const { clock, askTimeoutMs } = host
     const stream = await this.#exchange.openStream(this.run)
@@ -122,6 +130,17 @@ export class Operations {
       this.#exchange.failRun(this.run, error)
       throw error
     }
+  }
+
+  async #record<T extends JsonValue>(
+    { op, known }: Operation,
+    what: string,
+    make: (op: number) => T | Promise<T>,
+  ): Promise<T> {
+    if (known !== undefined) return valueOf(known) as T
+    const result = await resultOf(() => make(op))
+    await this.#write({ kind: 'did', op, what, ...result })
+    return valueOf(result) as T
   }
 
   async #update({ op, known }: Operation, change: Change): Promise<SessionState> {

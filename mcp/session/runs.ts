@@ -49,7 +49,7 @@ export class Runs {
     this.#transport = new SessionTransport(id, {
       replied: (run, outcome) => this.#replied(run, outcome),
       said: (message, run) => this.#said(message, run),
-      asked: async (question, run) => this.#exchange(run).operations.ask(question),
+      asked: async (question, run, op) => this.#exchange(run).operations.ask(question, op),
       failed: ({ message }) => log({ event: 'sdk_error', session: id, message }),
     })
   }

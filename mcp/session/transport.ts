@@ -5,6 +5,7 @@ import type {
   JSONRPCRequest,
   JSONRPCResultResponse,
   MessageExtraInfo,
+  RequestId,
   Transport,
   TransportSendOptions,
 } from '@modelcontextprotocol/server'
@@ -18,9 +19,14 @@ export interface Listener {
   replied(run: number, outcome: RpcOutcome): Promise<void>
   /** A notification that belongs to a run, or to none. */
   said(message: JSONRPCNotification, run: number | undefined): Promise<void>
-  /** A question to the client; resolves with the answer. */
-  asked(question: JSONRPCRequest, run: number): Promise<RpcOutcome>
+  /** A question to the client, of operation `op` if that is said; resolves with the answer. */
+  asked(question: JSONRPCRequest, run: number, op: number | undefined): Promise<RpcOutcome>
   failed(error: Error): void
+}
+
+/** What a question of operation `op` is related to. */
+export function relatedTo(run: number, op: number): string {
+  return `${run}/${op}`
 }
 
 export type Response = JSONRPCResultResponse | JSONRPCErrorResponse
@@ -97,12 +103,13 @@ export class SessionTransport implements Transport {
     if (!('method' in message)) {
       return this.#listener.replied(Number(message.id), outcomeOf(message))
     }
-    const { relatedRequestId: run } = options ?? {}
+    const { relatedRequestId } = options ?? {}
+    const [run, op] = relatedRequestId === undefined ? [] : parseRelated(relatedRequestId)
     if ('id' in message) {
-      void this.#ask(message, typeof run === 'number' ? run : this.#onlyRun())
+      void this.#ask(message, run ?? this.#onlyRun(), op)
       // A question that is moot ends with its call.
     } else if (message.method !== 'notifications/cancelled') {
-      const said = this.#listener.said(message, typeof run === 'number' ? run : undefined)
+      const said = this.#listener.said(message, run)
       // Where a list has changed the SDK does not look what came of it.
       await (run === undefined ? said.catch((error) => this.#listener.failed(error)) : said)
     }
@@ -124,10 +131,14 @@ export class SessionTransport implements Transport {
     throw new Error(`Cannot ask the client: ${why} (pass { relatedRequestId: ctx.mcpReq.id })`)
   }
 
-  async #ask(question: JSONRPCRequest, run: number): Promise<void> {
-    const outcome = await this.#listener.asked(question, run).catch((error: unknown) => {
+  async #ask(question: JSONRPCRequest, run: number, op: number | undefined): Promise<void> {
+    const outcome = await this.#listener.asked(question, run, op).catch((error: unknown) => {
       return { error: { code: -32603, message: String(error) } }
     })
     this.onmessage?.(respond(question.id, outcome))
   }
+}
+
+function parseRelated(related: RequestId): number[] {
+  return typeof related === 'number' ? [related] : related.split('/').map(Number)
 }

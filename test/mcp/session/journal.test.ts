@@ -111,6 +111,25 @@ describe('a call that another process goes on with', () => {
     expect(keys).toEqual([expect.stringMatching(/\/1\/pay$/), keys[0]])
   })
 
+  it.each<[what: string, ask: (call: Call, done: Promise<void>) => Promise<unknown>]>([
+    ['step', (call, done) => call.step('build', () => done.then(() => 'built'))],
+    ['question', (call) => call.elicit(form)],
+  ])('has numbered a %s when it was begun, whatever was done beside it', async (_what, ask) => {
+    const scene = await begin(async (call, self) => {
+      const asked = ask(call, self.stop(call))
+      await call.log('info', 'one')
+      await call.log('info', 'two')
+      await self.stop(call)
+      void asked
+      await call.log('info', 'three')
+      return { done: true }
+    })
+    await scene.stopped
+    await until(scene.said, (said) => said.includes('two'))
+    const { result } = await scene.finish()
+    expect(result?.structuredContent).toEqual({ done: true })
+  })
+
   it('wakes when it would have woken', async () => {
     const clock = createTestClock()
     const scene = await begin(
