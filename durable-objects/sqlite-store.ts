@@ -3,6 +3,7 @@ import type { SessionId, StreamId } from '../mcp/session/ids.ts'
 import {
   applyCommit,
   findReply,
+  forgetReplies,
   isOwnedBy,
   packSession,
   unpackSession,
@@ -166,9 +167,10 @@ class SqliteStore implements ObjectStore {
       await this.drop()
       return false
     }
-    const chunks = this.#chunks()
-    this.#sweep(chunks, session.standalone)
-    this.#write(session, [])
+    const chunks = this.#sweep(this.#chunks(), session.standalone)
+    const streams = new Set(chunks.map(({ stream }) => stream))
+    const left = forgetReplies(session, (stream) => streams.has(stream))
+    this.#write(left, [])
     await this.#setAlarm(this.#running(chunks).length > 0)
     return true
   }
@@ -232,17 +234,18 @@ class SqliteStore implements ObjectStore {
     return tail
   }
 
-  /** Lets go of streams that ended long ago, and of what is old in the standalone stream. */
-  #sweep(chunks: readonly ChunkHead[], standalone: StreamId): void {
+  /** Lets go of streams that ended long ago, and of what is old in the standalone stream. Answers the rest. */
+  #sweep(chunks: readonly ChunkHead[], standalone: StreamId): readonly ChunkHead[] {
     const { now, replyRetentionMs } = this.#options
     const old = chunks.filter(({ writtenAt }) => writtenAt < now() - replyRetentionMs)
     const ended = new Set(old.filter(({ ends }) => ends).map(({ stream }) => stream))
     const tail = this.#tailOf(standalone).first
-    for (const { stream, first } of old) {
-      const passed = stream === standalone && first < tail
-      if (passed || ended.has(stream)) this.#kv.delete(chunkKey(stream, first))
-    }
+    const isGone = ({ stream, first }: ChunkHead): boolean =>
+      ended.has(stream) || (stream === standalone && first < tail)
+    const gone = new Set(old.filter(isGone))
+    for (const { stream, first } of gone) this.#kv.delete(chunkKey(stream, first))
     for (const stream of ended) this.#tails.delete(stream)
+    return chunks.filter((chunk) => !gone.has(chunk))
   }
 
   /** What chunks there are, one in memory at a time: there may be many. */

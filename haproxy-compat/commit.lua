@@ -3,7 +3,8 @@
 --   KEYS[1]  the session, a hash     KEYS[2]  ages, a sorted set: until when the fields that age are kept
 --   ARGV[1]  time to live in ms      ARGV[2]  now in ms     ARGV[3]  until when an ended stream is kept
 --   ARGV[4]  begin                   ARGV[5]  the version that is changed     ARGV[6]  the new state
---   ARGV[7]  settings                ARGV[8]  a reply's field     ARGV[9]  until when it is kept
+--   ARGV[7]  settings                ARGV[8]  a reply's field     ARGV[9]  until when it is kept: a time, or
+--                                                                     'stream:' and the stream it goes with
 --   ARGV[10] the attempt's number    ARGV[11] the reply
 --   ARGV[12] how many replies and ended streams are kept
 --   ARGV[13] and on: for each stream its id, the place of the first entry, 'begins', 'ends', both or '',
@@ -36,9 +37,9 @@ end
 local kept
 if known then
   local number
-  kept, number = string.match(known, '^(%d+) (%d+) ')
+  kept, number = string.match(known, '^(%S+) (%d+) ')
   local ahead = number - ARGV[10]
-  if ahead >= 0 and tonumber(kept) > tonumber(ARGV[2]) then
+  if ahead >= 0 and (tonumber(kept) or math.huge) > tonumber(ARGV[2]) then
     -- Its router has gone on since: the reply could reach nobody.
     if ahead > 0 then return { 'conflict' } end
     -- A use, and a write: who waits for replicas on this connection waits for the record, too.
@@ -62,7 +63,12 @@ if from ~= '' then
 end
 if reply ~= '' then
   call('HSET', session, reply, ARGV[9] .. ' ' .. ARGV[10] .. ' ' .. ARGV[11])
-  if kept ~= ARGV[9] then call('ZADD', ages, ARGV[9], reply) end
+  if string.find(ARGV[9], '^stream:') then
+    call('HSET', session, 'on:' .. ARGV[9], reply)
+    call('ZREM', ages, reply)
+  elseif kept ~= ARGV[9] then
+    call('ZADD', ages, ARGV[9], reply)
+  end
 end
 local grown = 0
 for _, part in ipairs(appends) do
@@ -91,6 +97,8 @@ if (version + grown) % 16 == 0 then
       local stream = string.match(field, '^stream:(.*)')
       if stream then
         for place = 1, last(stream) do call('HDEL', session, 'entry:' .. stream .. '.' .. place) end
+        local on = call('HGET', session, 'on:' .. field)
+        if on then call('HDEL', session, on, 'on:' .. field) end
         call('HDEL', session, 'last:' .. stream)
       end
     end

@@ -30,8 +30,9 @@ import {
 //   mcp:{<id>}:session   hash        begin        JSON of principal, initialize params, standalone stream
 //                                    settings     JSON; missing: none were set
 //                                    state        JSON        version  how many commits changed it
-//                                    reply:<key>  until when it is kept, its attempt's number, and
-//                                                 JSON of the rest of a reply record
+//                                    reply:<key>  until when it is kept, or stream:<stream> that it goes
+//                                                 with; its attempt's number, and JSON of the rest
+//                                    on:stream:<stream>  the field of the reply that goes with it
 //                                    last:<stream>  the place of its last entry
 //                                    entry:<stream>.<place>   JSON of an entry
 //   mcp:{<id>}:ages      sorted set  reply:<key>, stream:<call's stream>   until when they are kept; a
@@ -136,9 +137,14 @@ function fieldOf({ key = '', attempt }: Asked): string {
   return isAlone ? `reply:sender/${attempt.sender}` : `reply:${key}`
 }
 
-function endOf({ attempt, keepMs = 0 }: Reply, now: number, retentionMs: number): number {
+/** A time, or the stream that a reply goes with. */
+function endOf(
+  { attempt, answer, keepMs = 0 }: Reply,
+  now: number,
+  retentionMs: number,
+): number | string {
   const usual = now + Math.max(retentionMs, keepMs)
-  if (attempt === undefined) return usual
+  if (attempt === undefined) return answer.kind === 'stream' ? STREAM + answer.stream : usual
   // A router is done with a request within seconds.
   const end = Math.ceil((now + ROUTER_RETENTION_MS) / ROUTER_ENDS_MS) * ROUTER_ENDS_MS
   return Math.min(usual, end)
@@ -157,10 +163,11 @@ function findKept(text: string, asked: Asked, now: number): Reply | undefined {
 function parseKept(text: string, { key = '', attempt }: Asked) {
   const [, until, number, rest = ''] = KEPT.exec(text) ?? []
   const reply = { ...parseReply(rest), key, attempt }
-  return { until: Number(until), number: Number(number), reply }
+  const isOnStream = until?.startsWith(STREAM)
+  return { until: isOnStream ? Infinity : Number(until), number: Number(number), reply }
 }
 
-const KEPT = /^(\d+) (\d+) (.*)$/s
+const KEPT = /^(\S+) (\d+) (.*)$/s
 
 function parseOutcome(answer: unknown, asked: Asked = {}): CommitOutcome {
   const [kind, value] = answer as [CommitOutcome['kind'], string | number]

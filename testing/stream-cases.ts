@@ -135,6 +135,34 @@ export const streamCases: Cases = {
     equal(await store.running(id), [])
   }),
 
+  'keeps a reply that is on a stream as long as that': inSession(
+    async ({ store, id, advance, retentionMs }) => {
+      const stream = createStreamId()
+      const answer = { kind: 'stream', stream, id: 'mine' } as const
+      const first = { key: 'client/k', fingerprint: 'f', answer }
+      const answers = async (): Promise<void> => {
+        matches((await store.load(id, first))?.reply, first)
+        const again = { ...change(1, {}), reply: reply('client/k', 1) }
+        matches(await store.commit(id, again), { kind: 'answered', reply: first })
+      }
+      // One of the same key, which has aged.
+      await store.commit(id, { ...change(0, {}), reply: reply('client/k', 0) })
+      await advance(retentionMs + 1)
+      const opens = { stream, at: 1, entries: [begun] }
+      equal((await store.commit(id, { reply: first, append: [opens] })).kind, 'committed')
+      await advance(retentionMs + 1)
+      await answers()
+      await store.commit(id, { append: [{ stream, at: 2, entries: [ended] }] })
+      await advance(retentionMs - 1)
+      for (let from = 1; from < 33; from++) await store.commit(id, change(from, {}))
+      await answers()
+      await advance(2)
+      for (let from = 33; from < 65; from++) await store.commit(id, change(from, {}))
+      const isThere = (await store.entries(id, stream, 0)) !== undefined
+      equal((await store.load(id, first))?.reply !== undefined, isThere)
+    },
+  ),
+
   'takes a call that begins and ends in one commit for one that has ended': inSession(
     async ({ store, id }) => {
       const append = [{ stream: createStreamId(), at: 1, entries: [begun, ended] }]

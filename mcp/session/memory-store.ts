@@ -2,6 +2,7 @@ import type { SessionId, StreamId } from './ids.ts'
 import {
   applyCommit,
   findReply,
+  forgetReplies,
   isOwnedBy,
   type RecordLimits,
   type StoredSession,
@@ -42,8 +43,9 @@ export function createMemoryStore(options: MemoryStoreOptions): SessionStore {
         const keep = part.stream === session.standalone ? options.standaloneTail : Infinity
         streams.set(part.stream, extend(streams.get(part.stream), part, keep, now()))
       }
-      forgetEnded(streams, now() - options.replyRetentionMs)
-      sessions.set(id, { session, streams })
+      const gone = forgetEnded(streams, now() - options.replyRetentionMs)
+      const left = gone ? forgetReplies(session, (stream) => streams.has(stream)) : session
+      sessions.set(id, { session: left, streams })
       return outcome
     },
 
@@ -84,13 +86,15 @@ interface Tail {
 
 const EMPTY: Tail = { at: 1, entries: [], grownAt: 0 }
 
-/** Streams of calls go when they have ended before `at`. They lie about in that order. */
-function forgetEnded(streams: Map<StreamId, Tail>, at: number): void {
+/** Streams of calls go when they have ended before `at`. They lie about in that order. True if any went. */
+function forgetEnded(streams: Map<StreamId, Tail>, at: number): boolean {
+  const { size } = streams
   for (const [stream, { entries, grownAt }] of streams) {
     if (entries.at(-1)?.kind !== 'end') continue
-    if (grownAt > at) return
+    if (grownAt > at) break
     streams.delete(stream)
   }
+  return streams.size < size
 }
 
 function isRunning({ entries }: Tail): boolean {

@@ -13,7 +13,10 @@ export interface StoredSession extends SessionRecord {
 type DatedReply = Reply & { readonly at: number }
 
 export interface RecordLimits {
-  /** A reply record is kept at least this long, unless its router has settled it before. */
+  /**
+   * A reply record is kept at least this long, unless its router has settled it before; one that
+   * names a stream as long as that.
+   */
   readonly replyRetentionMs: number
   readonly maxRepliesPerSession: number
 }
@@ -62,11 +65,22 @@ export function findReply(
 }
 
 function hasAged(
-  { at, keepMs = 0 }: DatedReply,
+  { at, keepMs = 0, answer }: DatedReply,
   now: number,
   { replyRetentionMs }: RecordLimits,
 ): boolean {
-  return at <= now - Math.max(keepMs, replyRetentionMs)
+  return answer.kind === 'reply' && at <= now - Math.max(keepMs, replyRetentionMs)
+}
+
+/** The session once streams have gone: without the replies that were on them. */
+export function forgetReplies(
+  session: StoredSession,
+  isThere: (stream: StreamId) => boolean,
+): StoredSession {
+  const replies = session.replies.filter(({ answer }) => {
+    return answer.kind === 'reply' || isThere(answer.stream)
+  })
+  return replies.length === session.replies.length ? session : { ...session, replies }
 }
 
 function nextReplies(

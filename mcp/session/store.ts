@@ -142,7 +142,7 @@ export interface Attempt {
 
 export type RecordedAnswer =
   | { readonly kind: 'reply'; readonly outcome: RpcOutcome }
-  /** The answer is being, or was, sent on this stream. */
+  /** The answer is being, or was, sent on this stream. Kept as long as that is. */
   | { readonly kind: 'stream'; readonly stream: StreamId; readonly id: RequestId }
 
 /** A JSON-RPC response without its id. */

@@ -71,6 +71,33 @@ describe('what a Durable Object has on record of when its session was used', () 
       expect(await store.tick(false)).toBe(false)
     }))
 
+  it('lets go of streams that ended long ago with the replies on them', () =>
+    useStorage(async (open, advance, id) => {
+      const store = open()
+      const message = { jsonrpc: '2.0', id: 1, method: 'm' } as const
+      await store.commit(id, { begin })
+      const streams = [createStreamId(), createStreamId()]
+      for (const stream of streams) {
+        const answer = { kind: 'stream', stream, id: 1 } as const
+        const entries = [{ kind: 'begin', request: message }] as const
+        const reply = { key: stream, fingerprint: '', answer }
+        await store.commit(id, { reply, append: [{ stream, at: 1, entries }] })
+      }
+      const [key = standalone] = streams
+      const entries = [{ kind: 'end', message }] as const
+      await store.commit(id, { append: [{ stream: key, at: 2, entries }] })
+      advance(300_001)
+      await store.tick(false)
+      const left = streams.map(async (stream) => [
+        (await open().load(id, { key: stream }))?.reply !== undefined,
+        (await store.entries(id, stream, 0)) !== undefined,
+      ])
+      expect(await Promise.all(left)).toEqual([
+        [false, false],
+        [true, true],
+      ])
+    }))
+
   it('takes an open stream for a use at the alarm', () =>
     useStorage(async (open, advance, id) => {
       const store = open()
