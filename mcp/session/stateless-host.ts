@@ -170,12 +170,15 @@ export class StatelessHost implements ServerHost {
 
   async #round(
     tool: Tool,
-    { session, ...input }: JsonObject,
+    given: JsonObject,
     asked: Asked,
   ): Promise<JsonObject | undefined> {
     const { holder, instance, clock, status } = this.#options
     const { caller } = asked
     const { principal } = caller.post
+    const { session, ...others } = given
+    // Where it names none it is the tool's own.
+    const input = tool.stateless ? given : others
     const request = await this.#requestOf(asked)
     const client = clientOf(asked)
     const act = async (call: Call): Promise<JsonObject> => {

@@ -226,6 +226,22 @@ describe('what is offered without a session', () => {
     expect(result?.isError).toBe(true)
   })
 
+  it('leaves a tool that needs none an argument of that name', async () => {
+    const echo = defineTool({
+      name: 'echo',
+      description: 'Answers its input',
+      input: z.strictObject({ session: z.string() }),
+      stateless: true,
+      run: async (_call, input) => ({ ...input }),
+    })
+    const { fetch: its } = createLocalApp({ pack: { tools: [echo] } })
+    const mine = { session: 'mine' }
+    for (const headers of [{}, { 'mcp-param-session': '' }]) {
+      const { result } = await replyTo(await its(askTool('echo', mine, { headers })))
+      expect(result?.structuredContent).toEqual(mine)
+    }
+  })
+
   it('is told by server/discover', async () => {
     const { result } = await replyTo(await fetch(ask('server/discover')))
     expect(result).toMatchObject({
