@@ -1,10 +1,9 @@
 import type { RequestId } from '@modelcontextprotocol/server'
-import type { Clock } from '../session/clock.ts'
 import { respond } from '../session/message.ts'
 import type { Said } from '../session/stateless-host.ts'
 import type { RpcOutcome } from '../session/store.ts'
 import { json } from './responses.ts'
-import { SSE_HEADERS } from './sse.ts'
+import { textResponse, type TextOptions } from './sse.ts'
 
 // The only error of a handler's that has a status of its own: the client can't be asked.
 const MISSING_CAPABILITY = -32021
@@ -15,9 +14,8 @@ export class DirectAnswer {
   readonly #id: RequestId
   readonly #options: DirectAnswerOptions
   readonly #resolve: (response: Response) => void
-  #stream: ReadableStreamDefaultController<Uint8Array> | undefined
-  #cut = false
-  #stopKeepAlive = (): void => undefined
+  /** What is said behind the first. */
+  #rest: WritableStreamDefaultWriter<string> | undefined
 
   constructor(id: RequestId, options: DirectAnswerOptions) {
     const { promise, resolve } = Promise.withResolvers<Response>()
@@ -27,71 +25,39 @@ export class DirectAnswer {
     this.#resolve = resolve
   }
 
-  said(notification: Said): void {
-    if (this.#stream === undefined) this.#open()
-    this.#write(eventOf({ jsonrpc: '2.0', ...notification }))
+  /** Resolves when the client has room for it; rejects when it has hung up. */
+  async say(notification: Said): Promise<void> {
+    const text = eventOf({ jsonrpc: '2.0', ...notification })
+    if (this.#rest === undefined) this.#open(text)
+    else await this.#rest.write(text)
   }
 
   replied(outcome: RpcOutcome): void {
     const message = respond(this.#id, outcome)
-    if (this.#stream !== undefined) {
-      this.#write(eventOf(message))
-      this.#stopKeepAlive()
-      if (!this.#cut) this.#stream.close()
-      return
-    }
+    if (this.#rest !== undefined) return this.#end(eventOf(message), this.#rest)
     const isMissing = 'error' in outcome && outcome.error['code'] === MISSING_CAPABILITY
     this.#resolve(json(JSON.stringify(message), isMissing ? 400 : 200))
   }
 
-  #open(): void {
-    const { gone, maxBufferedBytes } = this.#options
-    const body = new ReadableStream<Uint8Array>(
-      {
-        start: (controller) => {
-          this.#stream = controller
-        },
-        cancel: () => {
-          this.#cut = true
-          this.#stopKeepAlive()
-          gone()
-        },
-      },
-      new ByteLengthQueuingStrategy({ highWaterMark: maxBufferedBytes }),
-    )
-    this.#keepAlive()
-    this.#resolve(new Response(body, { headers: SSE_HEADERS }))
+  #open(first: string): void {
+    const { readable, writable } = new TransformStream<string, string>()
+    this.#rest = writable.getWriter()
+    const texts = { first, rest: readable, textOf: (text: string) => text }
+    this.#resolve(textResponse(texts, this.#options, this.#options.stop))
   }
 
-  #keepAlive(): void {
-    const { clock, keepAliveMs } = this.#options
-    this.#stopKeepAlive = clock.timer(keepAliveMs, () => {
-      this.#write(': keep-alive\n\n')
-      if (!this.#cut) this.#keepAlive()
-    })
-  }
-
-  /** Who reads too slowly for too long has as good as hung up. */
-  #write(text: string): void {
-    if (this.#cut || this.#stream === undefined) return
-    if ((this.#stream.desiredSize ?? 0) > 0) return this.#stream.enqueue(encoder.encode(text))
-    this.#cut = true
-    this.#stopKeepAlive()
-    this.#stream.error(new Error('The client reads too slowly'))
-    this.#options.gone()
+  #end(last: string, rest: WritableStreamDefaultWriter<string>): void {
+    // Who has hung up is told nothing.
+    rest.write(last).catch(() => undefined)
+    rest.close().catch(() => undefined)
   }
 }
 
-export interface DirectAnswerOptions {
-  readonly clock: Clock
-  readonly keepAliveMs: number
-  readonly maxBufferedBytes: number
-  /** Called when the client has hung up. */
-  readonly gone: () => void
+export interface DirectAnswerOptions extends TextOptions {
+  /** Aborted when the client has hung up, or reads nothing of what it was told; and when it has all. */
+  readonly stop: AbortController
 }
 
 function eventOf(message: object): string {
   return `event: message\ndata: ${JSON.stringify(message)}\n\n`
 }
-
-const encoder = new TextEncoder()

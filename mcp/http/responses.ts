@@ -78,6 +78,13 @@ function whyOf(body: string): string {
   return String(JSON.parse(body)?.error?.data?.type)
 }
 
+/** What a stream ends with that is cut. Node's server prints it: where that was, it need not say. */
+export function unread(): Error {
+  const error = new Error('The client does not read')
+  error.stack = `${error}`
+  return error
+}
+
 /** `response`, and `act` once it has been sent or nobody reads it any more. */
 export function whenOver({ body, status, headers }: Response, act: () => void): Response {
   if (body === null) {

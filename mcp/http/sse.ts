@@ -1,6 +1,6 @@
 import type { Clock } from '../session/clock.ts'
 import type { Following, StreamEvent } from '../session/router.ts'
-import { SAFE_HEADERS } from './responses.ts'
+import { SAFE_HEADERS, unread } from './responses.ts'
 
 export interface SseOptions {
   readonly clock: Clock
@@ -53,7 +53,7 @@ export function textResponse<T>(
   return new Response(body, { headers: { ...SSE_HEADERS, ...options.headers } })
 }
 
-export const SSE_HEADERS = {
+const SSE_HEADERS = {
   'content-type': 'text/event-stream',
   ...SAFE_HEADERS,
   'cache-control': 'no-store, no-transform',
@@ -122,7 +122,7 @@ class TextSource<T> {
       if (!this.#isFull) this.#write(': keep-alive\n\n')
       else if (progress === before) {
         // Not closed: that would keep what is written for as long as it is not read.
-        this.#controller?.error(new Error('The client does not read'))
+        this.#controller?.error(unread())
         return this.#stop.abort()
       }
       this.#keepAlive(progress)

@@ -134,13 +134,13 @@ export class StatelessServer {
     const gone = (): void => stop.abort()
     if (request.signal.aborted) gone()
     else request.signal.addEventListener('abort', gone, { once: true })
-    const answer = new DirectAnswer(message.id, { clock, keepAliveMs, ...limits, gone })
+    const answer = new DirectAnswer(message.id, { clock, keepAliveMs, ...limits, stop })
     const asked: Asked = {
       ...call,
       progressToken: message.params?._meta?.progressToken,
       answers: {},
       signal: stop.signal,
-      say: async (notification) => answer.said(notification),
+      say: (notification) => answer.say(notification),
     }
     this.#outcome(request, message, { ...call, asked }).then(
       (outcome) => answer.replied(outcome),

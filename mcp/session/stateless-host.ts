@@ -168,11 +168,7 @@ export class StatelessHost implements ServerHost {
     throw new Error('Cannot open session')
   }
 
-  async #round(
-    tool: Tool,
-    given: JsonObject,
-    asked: Asked,
-  ): Promise<JsonObject | undefined> {
+  async #round(tool: Tool, given: JsonObject, asked: Asked): Promise<JsonObject | undefined> {
     const { holder, instance, clock, status } = this.#options
     const { caller } = asked
     const { principal } = caller.post

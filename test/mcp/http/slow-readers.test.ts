@@ -1,7 +1,19 @@
 import { describe, expect, it } from 'vitest'
+import * as z from 'zod'
 import { systemClock, type Clock } from '../../../mcp/session/clock.ts'
+import { defineTool } from '../../../mcp/session/tool.ts'
 import { createLocalApp } from '../../support/local-app.ts'
-import { BASE, callTool, openSession, readEvents, send, type Fetch } from '../../support/mcp.ts'
+import {
+  BASE,
+  callTool,
+  openSession,
+  readEvents,
+  send,
+  until,
+  type Fetch,
+} from '../../support/mcp.ts'
+import { heard } from '../../support/rounds.ts'
+import { askTool } from '../../support/stateless.ts'
 
 const KEEP_ALIVE_MS = 15_000
 
@@ -64,6 +76,48 @@ describe('a stream that is read late', () => {
     expect(first).toMatch(/^id: .*\nretry: 500\ndata:\n\n$/)
     expect(new TextDecoder().decode((await reader?.read())?.value)).toBe(': keep-alive\n\n')
     await reader?.cancel()
+  })
+})
+
+describe('the answer to a request without a session', () => {
+  const LINES = Array.from({ length: 100 }, (_, at) => `line ${at}`)
+  const tellOf = (told: (signal: AbortSignal) => void) =>
+    defineTool({
+      name: 'tell',
+      description: 'Says a lot at once',
+      input: z.strictObject({}),
+      stateless: true,
+      async run(call) {
+        told(call.signal)
+        for (const line of LINES) await call.log('info', line)
+        return { told: LINES.length }
+      },
+    })
+  const request = () => askTool('tell', {}, { level: 'info' })
+
+  it('waits for its reader, who gets all of it', async () => {
+    const pack = { tools: [tellOf(() => undefined)] }
+    const { fetch } = createLocalApp({ pack, env: BOUNDED })
+    const { said, reply } = await heard(await fetch(request()))
+    expect(said).toEqual(LINES)
+    expect(reply.result?.structuredContent).toEqual({ told: LINES.length })
+  })
+
+  it('is cut, and its call cancelled, when nothing is read from one comment to the next', async () => {
+    const { clock, tick } = createTicking()
+    let signal: AbortSignal | undefined
+    const pack = { tools: [tellOf((its) => (signal = its))] }
+    const { fetch } = createLocalApp({ pack, env: BOUNDED, clock })
+    const reader = (await fetch(request())).body?.getReader()
+    await reader?.read()
+    const ticked = async (): Promise<AbortSignal | undefined> => {
+      tick()
+      return signal
+    }
+    await until(ticked, (its) => its?.aborted === true)
+    const error: unknown = await readToEnd(reader).catch((reason: unknown) => reason)
+    // Node's server prints all of it.
+    expect((error as Error).stack).toBe('Error: The client does not read')
   })
 })
 
