@@ -94,7 +94,10 @@ export function whenOver({ body, status, headers }: Response, act: () => void): 
   const reader = body.getReader()
   const watched = new ReadableStream<Uint8Array>({
     async pull(controller) {
-      const { done, value } = await reader.read()
+      const { done, value } = await reader.read().catch((error: unknown) => {
+        act()
+        throw error
+      })
       if (value !== undefined) controller.enqueue(value)
       if (!done) return
       act()
@@ -106,4 +109,32 @@ export function whenOver({ body, status, headers }: Response, act: () => void): 
     },
   })
   return new Response(watched, { status, headers })
+}
+
+/** `response`, which says what can't wait: who leaves more than `maxBytes` of it unread is cut. */
+export function bounded(response: Response, maxBytes: number): Response {
+  const { body, status, headers } = response
+  if (body === null) return response
+  const reader = body.getReader()
+  async function forward(controller: ReadableStreamDefaultController<Uint8Array>): Promise<void> {
+    for (;;) {
+      const { done, value } = await reader.read()
+      if (done) return controller.close()
+      if ((controller.desiredSize ?? 0) <= 0) throw unread()
+      controller.enqueue(value)
+    }
+  }
+  const bound = new ReadableStream<Uint8Array>(
+    {
+      start(controller) {
+        forward(controller).catch((error: unknown) => {
+          controller.error(error)
+          return reader.cancel()
+        })
+      },
+      cancel: (reason) => reader.cancel(reason),
+    },
+    new ByteLengthQueuingStrategy({ highWaterMark: maxBytes }),
+  )
+  return new Response(bound, { status, headers })
 }

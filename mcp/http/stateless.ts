@@ -35,7 +35,7 @@ import {
 import type { RpcOutcome } from '../session/store.ts'
 import type { Pack, Tool } from '../session/tool.ts'
 import { DirectAnswer } from './answer.ts'
-import { json, refused, safe, whenOver } from './responses.ts'
+import { bounded, json, refused, safe, whenOver } from './responses.ts'
 import { Subscriptions } from './subscriptions.ts'
 
 export interface StatelessOptions extends StatelessHostOptions {
@@ -185,7 +185,8 @@ export class StatelessServer {
     try {
       const listening = { principal, bus, signal: stop.signal, deaf }
       const own = await this.#subscriptions.begin(message, listening)
-      return whenOver(safe(await handler.fetch(request, { parsedBody: own })), over)
+      const response = safe(await handler.fetch(request, { parsedBody: own }))
+      return whenOver(bounded(response, this.#options.limits.maxBufferedBytes), over)
     } catch (error) {
       over()
       throw error

@@ -13,7 +13,7 @@ import {
   type Fetch,
 } from '../../support/mcp.ts'
 import { heard } from '../../support/rounds.ts'
-import { askTool } from '../../support/stateless.ts'
+import { ask, askTool, openHandle, runTool } from '../../support/stateless.ts'
 
 const KEEP_ALIVE_MS = 15_000
 
@@ -119,6 +119,17 @@ describe('the answer to a request without a session', () => {
     // Node's server prints all of it.
     expect((error as Error).stack).toBe('Error: The client does not read')
   })
+})
+
+it('who listens without a session and does not read is cut when there is too much for them', async () => {
+  const { fetch } = createLocalApp({ env: BOUNDED })
+  const session = await openHandle(fetch)
+  const resourceSubscriptions = [`resource://session/${session}/summary`]
+  const request = ask('subscriptions/listen', { notifications: { resourceSubscriptions } })
+  const reader = (await fetch(request)).body?.getReader()
+  await reader?.read()
+  for (let at = 0; at < CHANGES; at++) await runTool(fetch, 'increment_counter', { session })
+  await expect(readToEnd(reader)).rejects.toThrow('The client does not read')
 })
 
 /** A clock whose keep-alive timers fire when they are told to. */
