@@ -12,7 +12,7 @@ import { Operations } from './operations.ts'
 import { OwnLog } from './own-log.ts'
 import type { SettingsChange } from './settings.ts'
 import { StagedChange } from './staged-change.ts'
-import type { Commit, Entry, Loaded, RecordedAnswer, Reply, RpcOutcome, Settings } from './store.ts'
+import type { Commit, Entry, Loaded, RecordedAnswer, Reply, RpcOutcome } from './store.ts'
 
 /** What an exchange needs of the runtime it is part of. */
 export interface ExchangeHost {
@@ -36,6 +36,8 @@ export interface ExchangeHost {
 }
 
 const NEEDS_NO_STATE = /^ping$|\/list$/
+
+type Changes = Pick<Commit, 'change' | 'settings'>
 
 /** The log of a call that was begun before. */
 export interface Begun {
@@ -167,16 +169,12 @@ export class Exchange {
 
   async #finish(outcome: RpcOutcome, change?: SettingsChange): Promise<void> {
     if (this.#log !== undefined) {
-      await this.#writeEnd(outcome)
+      await this.#writeEnd(outcome, change)
     } else if (this.staged.state !== undefined) {
       const reply = this.#replyRecord({ kind: 'reply', outcome })
       await this.#commit({ ...this.staged.take(), ...reply })
     } else if (change !== undefined) {
-      const release = await this.host.session.turn()
-      const { version: from, state, settings } = this.host.session.record
-      // With the state's version, so that no other holder goes on with the settings as they were.
-      const changed = this.#changed(settings, change, release)
-      await this.#commit({ change: { from, state }, settings: changed, release })
+      await this.#inTurn(() => this.#commit(this.#settingsBy(change)))
     } else {
       const loaded = await this.#use()
       if (loaded === undefined) throw sessionNotFound()
@@ -187,12 +185,18 @@ export class Exchange {
   }
 
   /** Throws if it is too much for the session to remember. */
-  #changed(settings: Settings, change: SettingsChange, release: () => void): Settings {
+  #settingsBy(change: SettingsChange): Changes {
+    const { version: from, state, settings } = this.host.session.record
+    // With the state's version, so that no other holder goes on with the settings as they were.
+    return { change: { from, state }, settings: change(settings) }
+  }
+
+  async #inTurn(act: () => Promise<void>): Promise<void> {
+    const release = await this.host.session.turn()
     try {
-      return change(settings)
-    } catch (error) {
+      await act()
+    } finally {
       release()
-      throw error
     }
   }
 
@@ -205,9 +209,16 @@ export class Exchange {
     })
   }
 
-  async #writeEnd(outcome: RpcOutcome): Promise<void> {
-    const message = respond(this.request.id, outcome)
-    if (this.#log !== undefined) await this.#appendAll([{ kind: 'end', message }])
+  async #writeEnd(outcome: RpcOutcome, change?: SettingsChange): Promise<void> {
+    if (this.#log === undefined) return
+    const end = [{ kind: 'end', message: respond(this.request.id, outcome) } as const]
+    if (change === undefined) return this.#appendAll(end)
+    await this.#inTurn(async () => {
+      while (!(await this.append(end, this.#settingsBy(change)))) {
+        if (this.#over) throw new Abandoned()
+        await this.host.session.load()
+      }
+    })
   }
 
   async write(entries: readonly Entry[]): Promise<void> {
@@ -242,9 +253,9 @@ export class Exchange {
     while (!(await this.append(entries))) if (this.#over) throw new Abandoned()
   }
 
-  async append(entries: readonly Entry[], change?: Commit['change']): Promise<boolean> {
+  async append(entries: readonly Entry[], more?: Changes): Promise<boolean> {
     if (this.#log === undefined) throw new Abandoned()
-    if (await this.#log.append(entries, change)) return true
+    if (await this.#log.append(entries, more)) return true
     await this.#catchUp(this.#log)
     return false
   }

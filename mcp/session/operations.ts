@@ -172,10 +172,11 @@ export class Operations {
   async #updateNow(op: number, change: Change): Promise<SessionState> {
     const { session } = this.#exchange.host
     for (let record: SessionRecord | undefined = session.record; record !== undefined;) {
-      const next = { from: record.version, state: this.#changed(op, change, record.state) }
-      const entry: Entry = { kind: 'did', op, what: 'update', state: next.state }
+      const state = this.#changed(op, change, record.state)
+      const next = { change: { from: record.version, state } }
+      const entry: Entry = { kind: 'did', op, what: 'update', state }
       const append = (): Promise<boolean> => this.#exchange.append([entry], next)
-      if (await this.#exchange.inOrder(append, this.run)) return next.state
+      if (await this.#exchange.inOrder(append, this.run)) return state
       record = await this.#load()
     }
     throw this.#exchange.fail(sessionNotFound())

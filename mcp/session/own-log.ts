@@ -28,13 +28,13 @@ export class OwnLog {
   }
 
   /**
-   * Writes what is noted, `entries` and `change` at the log's end. False if its end is elsewhere,
+   * Writes what is noted and `entries` at the log's end, and `more`. False if its end is elsewhere,
    * because others have added to it, or if the state has another version.
    */
-  async append(entries: readonly Entry[], change?: Commit['change']): Promise<boolean> {
-    const batch = this.#journal.batch(entries, change && change.from + 1)
+  async append(entries: readonly Entry[], more?: Omit<Commit, 'append'>): Promise<boolean> {
+    const batch = this.#journal.batch(entries, more?.change && more.change.from + 1)
     const append = [{ stream: this.stream, at: this.#next, entries: batch.entries }]
-    const outcome = await this.#session.commit({ ...(change && { change }), append })
+    const outcome = await this.#session.commit({ ...more, append })
     if (outcome.kind === 'gone') throw sessionNotFound()
     if (outcome.kind !== 'committed') return false
     this.#journal.written(batch)

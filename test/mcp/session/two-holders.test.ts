@@ -2,7 +2,8 @@ import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import * as z from 'zod'
 import type { SessionId } from '../../../mcp/session/ids.ts'
-import { defineTool } from '../../../mcp/session/tool.ts'
+import { defineTool, type Pack } from '../../../mcp/session/tool.ts'
+import { tools } from '../../../mcp/tools/index.ts'
 import { createLocalApp, createLocalStore, type LocalApp } from '../../support/local-app.ts'
 import {
   callTool,
@@ -14,6 +15,7 @@ import {
   type RpcReply,
   type SseEvent,
 } from '../../support/mcp.ts'
+import { createGate } from '../../support/rounds.ts'
 
 // Two instances over one store, with nothing that keeps a session on one of them.
 describe('two holders of one session', () => {
@@ -120,6 +122,35 @@ describe('two holders of one session', () => {
     await Promise.all(replies)
     const loaded = await store.load(session as SessionId)
     expect(loaded?.record.settings.subscriptions.toSorted()).toEqual(uris)
+  })
+
+  it('keep what is set on a stream, whatever the other has changed meanwhile', async () => {
+    const store = createLocalStore({})
+    const gate = createGate()
+    const pack: Pack = {
+      ...tools,
+      extend: ({ server }) =>
+        server.setRequestHandler('resources/subscribe', async () => {
+          await gate.pass()
+          return {}
+        }),
+    }
+    const [a, b] = ['a', 'b'].map((instance) => createLocalApp({ store, instance, pack }))
+    if (a === undefined || b === undefined) return
+    const session = await openSession(a.fetch)
+    const params = { uri: `resource://session/${session}/summary` }
+    const request = { jsonrpc: '2.0', id: 1, method: 'resources/subscribe', params }
+    const stream = readEvents(await send(a.fetch, session, request))
+    await stream.next()
+    await callTool(b.fetch, session, 'increment_counter')
+    gate.open()
+    expect((await stream.next()).value?.data).toContain('"result":{}')
+    const record = (await store.load(session as SessionId))?.record
+    expect(record).toMatchObject({
+      version: 2,
+      state: { counter: 1 },
+      settings: { subscriptions: [params.uri] },
+    })
   })
 
   it('both know that a session was ended at one of them', async () => {
