@@ -1,5 +1,5 @@
 import type { JSONRPCMessage } from '@modelcontextprotocol/server'
-import { ServerError } from '../errors.ts'
+import { sessionNotFound } from '../errors.ts'
 import { COMMITTED, type Meter } from '../meter.ts'
 import type { Identity } from './identity.ts'
 import type { SessionId, StreamId } from './ids.ts'
@@ -32,6 +32,8 @@ export class LiveSession {
   readonly #options: LiveSessionOptions
   #record: SessionRecord | undefined
   #turn: Promise<void> = Promise.resolve()
+  // Made for those who wait.
+  #ended: AbortController | undefined
   /** The place of the standalone stream's next entry; read when it is first written to. */
   #nextStandalone: number | undefined
 
@@ -40,8 +42,17 @@ export class LiveSession {
   }
 
   get record(): SessionRecord {
-    if (this.#record === undefined) throw new ServerError('session_not_found', 'Session not found')
+    if (this.#record === undefined) throw sessionNotFound()
     return this.#record
+  }
+
+  /** Aborted when the session ends here. */
+  get ended(): AbortSignal {
+    return (this.#ended ??= new AbortController()).signal
+  }
+
+  end(): void {
+    this.#ended?.abort(sessionNotFound())
   }
 
   async load(call?: Identity): Promise<Loaded | undefined> {

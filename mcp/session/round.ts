@@ -101,6 +101,8 @@ export class Round implements Operator {
   readonly #stop = Promise.withResolvers<Stop>()
   #updates: Promise<unknown> = Promise.resolve()
   #said = 0
+  // Made for those who look.
+  #signal: AbortSignal | undefined
   #failure: unknown
 
   constructor(session: LiveSession | undefined, request: RoundRequest, memory: Memory) {
@@ -112,14 +114,21 @@ export class Round implements Operator {
   }
 
   get signal(): AbortSignal {
-    return this.#request.signal
+    return (this.#signal ??= AbortSignal.any(this.#ends))
+  }
+
+  /** What is aborted when nobody waits for the call any more. */
+  get #ends(): AbortSignal[] {
+    const { signal } = this.#request
+    return this.#session === undefined ? [signal] : [signal, this.#session.ended]
   }
 
   /** The result to send; `undefined` if another commit came first. */
   async run(tool: (round: Round) => Promise<JsonObject>): Promise<JsonObject | undefined> {
-    const { signal } = this.#request
-    const gone = (): void => this.#stop.reject(signal.reason)
-    signal.addEventListener('abort', gone, { once: true })
+    const gone = ({ target }: Event): void => {
+      this.#stop.reject((target as AbortSignal).reason)
+    }
+    for (const end of this.#ends) end.addEventListener('abort', gone, { once: true })
     this.#stop.promise.catch(() => undefined)
     const replied = tool(this).then((result) => ({ kind: 'replied', result }) as const)
     replied.catch(() => undefined)
@@ -138,7 +147,7 @@ export class Round implements Operator {
       // The SDK refuses to ask this client, and nothing of the call stays.
       return await this.#request.ask(this.#state())
     } finally {
-      signal.removeEventListener('abort', gone)
+      for (const end of this.#ends) end.removeEventListener('abort', gone)
       this.#failure ??= OVER
       this.#staged.drop()
     }

@@ -187,6 +187,7 @@ export class SessionRuntime {
 
   /** Ends all calls; the session itself is the store's to end. */
   async close(): Promise<void> {
+    this.#session.end()
     for (const exchange of this.#exchanges) exchange.abort(sessionNotFound())
     await this.#runs.close()
   }

@@ -5,7 +5,7 @@ import { systemClock } from '../../../mcp/session/clock.ts'
 import type { SessionStore } from '../../../mcp/session/store.ts'
 import { defineTool } from '../../../mcp/session/tool.ts'
 import { createLocalApp, createLocalStore } from '../../support/local-app.ts'
-import { openSession, post, readEvents, toolCall, until } from '../../support/mcp.ts'
+import { endSession, openSession, post, readEvents, toolCall, until } from '../../support/mcp.ts'
 import {
   accept,
   add,
@@ -183,6 +183,22 @@ describe('a request', () => {
       post(JSON.stringify(message), { ...headers, 'mcp-protocol-version': STATELESS }),
     )
     expect([response.status, (await replyTo(response)).error?.code]).toEqual([400, -32602])
+  })
+
+  it('is told that its session has ended', async () => {
+    const gate = createGate()
+    let signal: AbortSignal | undefined
+    const { a, session } = await createRounds(async (call) => {
+      signal = call.signal
+      await call.update(addOne)
+      await gate.pass()
+      return {}
+    })
+    const called = a.fetch(askTool('run', { session }))
+    await gate.reached
+    await endSession(a.fetch, session)
+    expect((await replyTo(await called)).result).toMatchObject({ isError: true })
+    expect(signal?.aborted).toBe(true)
   })
 
   it('runs no step for a session that has expired', async () => {
