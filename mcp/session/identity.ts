@@ -56,7 +56,11 @@ async function fingerprint(
   const tool = tools.find((one) => one.name === name)
   // What a schema refuses, or throws at, is told by what was given.
   const valid = await tool?.input.safeParseAsync(given).catch(() => undefined)
-  const text = canonical([name, valid?.data ?? given])
+  return digestOf(canonical([name, valid?.data ?? given]))
+}
+
+/** As good as `text` to tell it from others, and never long. */
+export async function digestOf(text: string): Promise<string> {
   return text.length <= 120 ? text : hashOf(text)
 }
 

@@ -21,7 +21,7 @@ import type { Status } from '../status.ts'
 import type { Call } from './call.ts'
 import type { Clock } from './clock.ts'
 import { OPEN_SESSION } from './handles.ts'
-import { canonical, hashOf, identify, type Identity } from './identity.ts'
+import { canonical, digestOf, hashOf, identify, type Identity } from './identity.ts'
 import { randomText, type SessionId } from './ids.ts'
 import { measuredCall } from './measured.ts'
 import { failure, resultOf } from './own-tools.ts'
@@ -296,7 +296,7 @@ async function identityOf(
     return identify({ jsonrpc: '2.0', id: 0, ...request }, post, pack.tools)
   }
   const { call, round } = before
-  const fingerprint = canonical([params['name'], input, answers])
+  const fingerprint = await digestOf(canonical([params['name'], input, answers]))
   // For as long as its answers may come.
   return { key: `round/${call}/${round}`, fingerprint, keepMs: ttlMs }
 }

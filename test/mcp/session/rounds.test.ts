@@ -1,4 +1,6 @@
 import { afterEach, describe, expect, it, vi } from 'vitest'
+import type { SessionStore } from '../../../mcp/session/store.ts'
+import { createLocalStore } from '../../support/local-app.ts'
 import type { Fetch } from '../../support/mcp.ts'
 import {
   accept,
@@ -295,6 +297,23 @@ describe('an answered round', () => {
     await runTool(a.fetch, 'add', { session })
     expect(await runTool(a.fetch, 'run', { session }, more)).toEqual({ n: 2 })
     expect(await state()).toEqual({ n: 3, version: 2 })
+  })
+
+  it('leaves no more on record than others, however long its answer', async () => {
+    const store = createLocalStore({})
+    const lengths: number[] = []
+    const commit: SessionStore['commit'] = (id, one) => {
+      if (one.reply !== undefined) lengths.push(JSON.stringify(one.reply).length)
+      return store.commit(id, one)
+    }
+    const { a, session } = await createRounds(addMany, { store: { ...store, commit } })
+    const { content } = accept(2)
+    const answer = { action: 'accept', content: { ...content, more: 'x'.repeat(100_000) } }
+    const more = withAnswer(await question(a.fetch, session), answer)
+    const { result } = await replyTo(await a.fetch(askTool('run', { session }, more)))
+    expect(result?.structuredContent).toEqual({ n: 2 })
+    expect(lengths).toHaveLength(1)
+    expect(lengths[0]).toBeLessThan(1000)
   })
 
   it('is not answered otherwise later', async () => {
