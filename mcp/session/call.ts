@@ -104,10 +104,10 @@ export function createCall(operations: Operator, options: CallOptions): Call {
     },
     progress(done, total, message) {
       const { progressToken } = options
-      if (progressToken === undefined) return Promise.resolve()
       const params = { progressToken, progress: done, total, message }
       const said = { jsonrpc: '2.0', method: 'notifications/progress', params } as const
-      return minded(operations.say(said))
+      // Each round may have a token or none: what was not sent is counted all the same.
+      return minded(operations.say(said, progressToken === undefined))
     },
     sleep(ms) {
       const until = operations.record('sleep', () => clock.now() + ms)

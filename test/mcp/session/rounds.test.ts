@@ -210,6 +210,23 @@ describe('what a call did before it asked', () => {
     expect(await state()).toEqual({ n: 2, version: 2 })
   })
 
+  it('is counted the same whether its client hears of progress or not', async () => {
+    const { a, session } = await createRounds(async (call) => {
+      await call.progress(1, 2, 'half')
+      return howMany(call)
+    })
+    for (const [before, after] of [
+      [{ progressToken: 'p' }, {}],
+      [{}, { progressToken: 'p' }],
+    ]) {
+      const more = withAnswer(await question(a.fetch, session, before), accept(2))
+      const { result } = await replyTo(
+        await a.fetch(askTool('run', { session }, { ...more, ...after })),
+      )
+      expect(result?.structuredContent).toEqual({ action: 'accept', count: 2 })
+    }
+  })
+
   it('is told as it was: what time it was, and that a step had failed', async () => {
     let runs = 0
     const { a, b, session } = await createRounds(async (call) => {
