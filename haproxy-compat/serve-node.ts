@@ -15,7 +15,7 @@ import {
 import { StatelessServer } from '../mcp/http/stateless.ts'
 import { createLog, type Log } from '../mcp/log.ts'
 import type { Meter } from '../mcp/meter.ts'
-import type { Clock } from '../mcp/session/clock.ts'
+import { createClock } from '../mcp/session/clock.ts'
 import { LocalRouter } from '../mcp/session/local-router.ts'
 import type { SessionStore } from '../mcp/session/store.ts'
 import type { Pack } from '../mcp/session/tool.ts'
@@ -219,13 +219,7 @@ function createLookout({ version = '0' }: Pack, parts: Parts, own: OnBoard) {
 const DASHBOARD = readFileSync(new URL('../dashboard/index.html', import.meta.url), 'utf8')
 
 /** What keeps the process alive is that it listens, and no timer. */
-const clock: Clock = {
-  now: () => Date.now(),
-  timer(ms, fire) {
-    const timer = setTimeout(fire, ms).unref()
-    return () => clearTimeout(timer)
-  },
-}
+const clock = createClock((fire, ms) => setTimeout(fire, ms).unref())
 
 /** Where others than this machine can call, they say who they are, or somebody says they need not. */
 function authenticator({ auth, allowAnonymous }: Config, host: string): Authenticate {

@@ -9,13 +9,28 @@ export interface Clock {
   timer(ms: number, fire: () => void): () => void
 }
 
-export const systemClock: Clock = {
-  now: () => Date.now(),
-  timer(ms, fire) {
-    const timer = setTimeout(fire, ms)
-    return () => clearTimeout(timer)
-  },
+export const systemClock = createClock((fire, ms) => setTimeout(fire, ms))
+
+type Timer = ReturnType<typeof setTimeout>
+
+/** The runtime's own clock, with timers that `start` starts. */
+export function createClock(start: (fire: () => void, ms: number) => Timer): Clock {
+  const timer: Clock['timer'] = (ms, fire) => {
+    if (ms > MAX_TIMER_MS) return longTimer(ms, fire)
+    const started = start(fire, ms)
+    return () => clearTimeout(started)
+  }
+  function longTimer(ms: number, fire: () => void): () => void {
+    let stop = timer(MAX_TIMER_MS, () => {
+      stop = timer(ms - MAX_TIMER_MS, fire)
+    })
+    return () => stop()
+  }
+  return { now: () => Date.now(), timer }
 }
+
+/** Some 25 days. A runtime takes what is longer for no time at all. */
+export const MAX_TIMER_MS = 2 ** 31 - 1
 
 /** Resolves in `ms` milliseconds; rejects with the signal's reason when that comes first. */
 export function sleep(clock: Clock, ms: number, signal?: AbortSignal): Promise<void> {

@@ -1,10 +1,9 @@
 import type { McpServer } from '@modelcontextprotocol/server'
 import { createCall, type Call, type CallOptions } from './call.ts'
+import { MAX_TIMER_MS } from './clock.ts'
 import type { Exchange } from './exchange.ts'
 import { refuseUnsafeKeys } from './server.ts'
 import { relatedTo } from './transport.ts'
-
-const MAX_TIMER_MS = 2 ** 31 - 1
 
 /** What a tool sees that runs for an exchange; what it asks the client goes through the SDK's server. */
 export function createExchangeCall(
