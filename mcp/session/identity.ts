@@ -54,9 +54,19 @@ async function fingerprint(
   const name = params?.['name']
   const given = params?.['arguments'] ?? {}
   const tool = tools.find((one) => one.name === name)
-  // What a schema refuses, or throws at, is told by what was given.
+  // What a schema refuses, throws at or makes no JSON of is told by what was given.
   const valid = await tool?.input.safeParseAsync(given).catch(() => undefined)
-  return digestOf(canonical([name, valid?.data ?? given]))
+  const input: unknown = valid?.data
+  return digestOf(canonical([name, input !== undefined && isJson(input) ? input : given]))
+}
+
+function isJson(value: unknown): boolean {
+  if (typeof value !== 'object') return typeof value !== 'bigint' && typeof value !== 'function'
+  // What says itself what it is in JSON, as a date does, may be told by that.
+  if (value === null || 'toJSON' in value) return true
+  const kind: unknown = Object.getPrototypeOf(value)
+  const isPlain = Array.isArray(value) || kind === Object.prototype || kind === null
+  return isPlain && Object.values(value).every((part) => isJson(part))
 }
 
 /** As good as `text` to tell it from others, and never long. */

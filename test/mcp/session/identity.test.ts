@@ -3,6 +3,7 @@ import * as z from 'zod'
 import { defineTool } from '../../../mcp/session/tool.ts'
 import { createLocalApp } from '../../support/local-app.ts'
 import { openSession, rpc, until, type RpcReply } from '../../support/mcp.ts'
+import { addOne, n } from '../../support/rounds.ts'
 
 const add = defineTool({
   name: 'add',
@@ -48,6 +49,29 @@ describe('a call that comes again under its idempotency key', () => {
       expect(second?.error?.data?.type).toBe('idempotency_key_conflict')
       expect(first?.result?.structuredContent).toEqual({ counter: 2 })
     }
+  })
+
+  it.each([
+    ['a big integer', z.string().transform((text) => BigInt(text)), '1', '2'],
+    ['a set', z.string().transform((text) => new Set([text])), '1', '2'],
+    ['a date', z.coerce.date(), '2026-01-01', '2026-01-02'],
+  ])('is told by what was given where a schema makes it %s', async (_what, at, first, second) => {
+    const one = defineTool({
+      name: 'one',
+      description: 'Adds one',
+      input: z.object({ at }),
+      run: async (call) => ({ n: n.get(await call.update(addOne)) }),
+    })
+    const { fetch } = createLocalApp({ pack: { tools: [one] } })
+    const session = await openSession(fetch)
+    const call = (given: string): Promise<RpcReply> => {
+      const params = { name: 'one', arguments: { at: given }, idempotencyKey: 'k' }
+      return rpc(fetch, session, { jsonrpc: '2.0', id: 1, method: 'tools/call', params })
+    }
+    const [once, other, again] = [await call(first), await call(second), await call(first)]
+    expect(once.result?.structuredContent).toEqual({ n: 1 })
+    expect(other.error?.data?.type).toBe('idempotency_key_conflict')
+    expect(again.result).toEqual(once.result)
   })
 
   it('joins the one that runs, which runs once', async () => {
