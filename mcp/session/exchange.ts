@@ -365,7 +365,8 @@ export class Exchange {
 const CANCELLED = { code: -32800, message: 'Cannot finish call: the client has cancelled it' }
 
 function knownError(error: unknown): ServerError {
-  return isServerError(error) ? error : new ServerError('internal_error', 'Internal error')
+  if (isServerError(error)) return error
+  return new ServerError('internal_error', 'Internal error', { cause: error })
 }
 
 function lost(): ServerError {

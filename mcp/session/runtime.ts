@@ -1,5 +1,5 @@
 import type { JSONRPCNotification, JSONRPCRequest } from '@modelcontextprotocol/server'
-import { ServerError, sessionNotFound } from '../errors.ts'
+import { knownError, ServerError, sessionNotFound } from '../errors.ts'
 import type { Limits } from '../limits.ts'
 import type { Log } from '../log.ts'
 import { unmetered } from '../meter.ts'
@@ -67,7 +67,8 @@ export class SessionRuntime {
   #arriving = 0
 
   constructor(options: RuntimeOptions) {
-    const { id, pack, meter = unmetered } = options
+    const { id, pack, log, meter = unmetered } = options
+    const measure = measureExchanges({ ...options, meter })
     const shownAt = (pack.resources ?? []).map((resource) => resource.uriOf(id))
     this.#options = options
     this.#exchanges = new Exchanges(options.clock, options.limits.quickReplyMs)
@@ -81,7 +82,11 @@ export class SessionRuntime {
       stop: (exchange) => this.#runs.stop(exchange),
       hold: options.hold,
       letGo: options.letGo,
-      settled: measureExchanges({ ...options, meter }),
+      settled: (exchange, answer) => {
+        measure(exchange, answer)
+        // What has failed before it had a stream is put on record where it is refused.
+        if (answer.kind === 'failed' && exchange.stream) knownError(answer.error, log)
+      },
       answer: (stream, op, outcome) => this.#answerQuestion(stream, op, outcome),
     }
     this.#runs = new Runs({

@@ -375,6 +375,31 @@ describe('a store that fails', () => {
     expect(await callTool(fetch, session, 'increment')).toEqual({ n: 1 })
   })
 
+  it.each(['plain', 'streamed'])('is on record if it fails a %s call', async (how) => {
+    const store = createLocalStore({})
+    const broken: SessionStore = {
+      ...store,
+      async commit(id, commit) {
+        if (commit.change !== undefined) throw new TypeError('No such kelp')
+        return store.commit(id, commit)
+      },
+    }
+    const speak = defineTool({
+      name: 'speak',
+      description: 'Speaks, if it is to, and updates',
+      input: none,
+      async run(call) {
+        if (how === 'streamed') await call.log('info', 'here')
+        return increment.run(call, {})
+      },
+    })
+    const { fetch, events } = createLocalApp({ pack: packOf(speak), store: broken })
+    const { error } = await rpc(fetch, await openSession(fetch), toolCall('speak'))
+    expect(error).toMatchObject({ message: 'Internal error', data: { type: 'internal_error' } })
+    const failed = events.filter(({ event }) => event === 'request_failed')
+    expect(failed).toEqual([{ event: 'request_failed', message: 'No such kelp' }])
+  })
+
   it.each(['reply', 'message'])(
     'ends a stream whose %s is too large with an error',
     async (what) => {
