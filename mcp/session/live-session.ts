@@ -89,6 +89,10 @@ export class LiveSession {
     const { change, settings = record.settings } = commit
     const next = change && { version: outcome.version, state: change.state }
     this.#record = { ...record, ...next, settings }
+    // Another holder has changed the session, and perhaps what its client wants to hear.
+    if (change === undefined && outcome.version !== record.version) {
+      await this.load().catch(() => undefined)
+    }
     for (const { stream } of append) grown(stream)
     if (change !== undefined && change.state !== record.state) changed(outcome.version)
     return outcome

@@ -10,6 +10,7 @@ import {
   openSession,
   post,
   readEvents,
+  rpc,
   send,
   toolCall,
   type RpcReply,
@@ -151,6 +152,30 @@ describe('two holders of one session', () => {
       state: { counter: 1 },
       settings: { subscriptions: [params.uri] },
     })
+  })
+
+  it('say no more than was set at the other, from the second call on', async () => {
+    const none = z.strictObject({})
+    const speak = defineTool({
+      name: 'speak',
+      description: 'Speaks',
+      input: none,
+      async run(call) {
+        await call.log('info', 'hello')
+        return {}
+      },
+    })
+    const store = createLocalStore({})
+    const [a, b] = ['a', 'b'].map((instance) =>
+      createLocalApp({ store, instance, pack: { tools: [speak] } }),
+    )
+    if (a === undefined || b === undefined) return
+    const session = await openSession(a.fetch)
+    const params = { level: 'error' }
+    await rpc(b.fetch, session, { jsonrpc: '2.0', id: 1, method: 'logging/setLevel', params })
+    await (await send(a.fetch, session, toolCall('speak'))).text()
+    const second = await send(a.fetch, session, toolCall('speak'))
+    expect(await second.text()).not.toContain('hello')
   })
 
   it('both know that a session was ended at one of them', async () => {
