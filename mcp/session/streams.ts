@@ -123,8 +123,9 @@ export class Followers {
         if (stored === undefined) return
         yield* eventsOf(stream, stored)
         state.after = stored.at + stored.entries.length - 1
+        if (stored.entries.at(-1)?.kind === 'end') return
         // What was there when the stream was let go still goes out.
-        if (state.over || stored.entries.at(-1)?.kind === 'end') return
+        if (state.over && !state.superseded) return
       }
       yield { kind: 'superseded' }
     } finally {
