@@ -64,8 +64,8 @@ export class StatelessServer {
   readonly #handler: McpHttpHandler
   readonly #subscriptions: Subscriptions
   readonly #forward: StatelessOptions['forward']
-  /** Each serves one listener. */
-  readonly #listening = new Set<McpHttpHandler>()
+  /** Each ends the stream of one listener. */
+  readonly #listening = new Set<() => void>()
   /** What this revision has in each result. */
   readonly #complete: JsonObject
   readonly #tools: ReadonlyMap<string, { readonly isPlain: () => boolean }>
@@ -117,7 +117,7 @@ export class StatelessServer {
 
   /** Ends the streams of all listeners; they may listen elsewhere. */
   dismiss(): void {
-    for (const handler of this.#listening) void handler.close()
+    for (const end of this.#listening) end()
   }
 
   /** The call that `message` is, if the SDK's handler would have nothing to say against it. */
@@ -175,17 +175,19 @@ export class StatelessServer {
   async #listen(request: Request, message: JSONRPCRequest, { post }: Caller): Promise<Response> {
     const [stop, bus] = [new AbortController(), new InMemoryServerEventBus()]
     const handler = this.#createHandler(bus)
-    this.#listening.add(handler)
+    const { promise: ended, resolve: deaf } = Promise.withResolvers<void>()
+    this.#listening.add(deaf)
     const over = (): void => {
-      this.#listening.delete(handler)
+      this.#listening.delete(deaf)
       stop.abort()
     }
     const { principal } = post
-    const deaf = (): void => void handler.close()
     try {
       const listening = { principal, bus, signal: stop.signal, deaf }
       const own = await this.#subscriptions.begin(message, listening)
       const response = safe(await handler.fetch(request, { parsedBody: own }))
+      // One that is closed before would not answer.
+      void ended.then(() => handler.close())
       return whenOver(bounded(response, this.#options.limits.maxBufferedBytes), over)
     } catch (error) {
       over()

@@ -3,8 +3,10 @@ import { describe, expect, it } from 'vitest'
 import type { Principal } from '../../../mcp/session/ids.ts'
 import { alone, type News, type Peers } from '../../../mcp/session/peers.ts'
 import { tools } from '../../../mcp/tools/index.ts'
-import { createLocalApp } from '../../support/local-app.ts'
-import { callTool, openSession, readEvents, type Fetch } from '../../support/mcp.ts'
+import type { SessionStore } from '../../../mcp/session/store.ts'
+import { createLocalApp, createLocalStore } from '../../support/local-app.ts'
+import { callTool, endSession, openSession, readEvents, type Fetch } from '../../support/mcp.ts'
+import { createGate } from '../../support/rounds.ts'
 import { ask, openHandle, replyTo, runTool, type Ask } from '../../support/stateless.ts'
 
 const uriOf = (session: string) => `resource://session/${session}/summary`
@@ -176,6 +178,28 @@ describe('who listens to sessions', () => {
     await raise(fetch, last)
     expect(await stream.until(uriOf(last))).toEqual([session, session, last].map(uriOf))
     await stream.close()
+  })
+
+  it('is answered if one of them ends meanwhile', async () => {
+    const store = createLocalStore({})
+    const gate = createGate()
+    let late = ''
+    const load: SessionStore['load'] = async (id, asked) => {
+      if (id === late) await gate.pass()
+      return store.load(id, asked)
+    }
+    const { fetch } = createLocalApp({ store: { ...store, load } })
+    const sessions = [await openHandle(fetch), await openHandle(fetch)]
+    const [one = '', two = ''] = sessions
+    late = two
+    const listening = listen(fetch, sessions)
+    await gate.reached
+    await endSession(fetch, one)
+    gate.open()
+    const { first, next } = await listening
+    expect(first.method).toBe(ACKNOWLEDGED)
+    expect(await next()).toMatchObject({ result: {} })
+    expect(await next()).toBe('over')
   })
 
   it('hears of changed lists, if it asked for them', async () => {
