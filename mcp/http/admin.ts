@@ -132,6 +132,7 @@ async function drain(
 /** Who is behind misses overviews: the next one is made when the last one has been taken. */
 async function live(options: AdminOptions): Promise<Response> {
   const { operator, clock, overviewMs = OVERVIEW_MS } = options
+  const first = await operator.overview()
   const stop = stopOf(options)
   async function* overviews(last: Overview): AsyncGenerator<Overview> {
     yield last
@@ -142,17 +143,19 @@ async function live(options: AdminOptions): Promise<Response> {
       if (next !== undefined) yield next
     }
   }
-  return toldLive('overview', overviews(await operator.overview()), options, stop)
+  return toldLive('overview', overviews(first), options, stop)
 }
 
 async function follow(name: string, options: AdminOptions): Promise<Response> {
   const stop = stopOf(options)
-  const happenings = await options.operator.follow(name as SessionName, stop.signal)
-  if (happenings === undefined) {
+  try {
+    const happenings = await options.operator.follow(name as SessionName, stop.signal)
+    if (happenings === undefined) throw sessionNotFound()
+    return toldLive('happening', happenings, options, stop)
+  } catch (error) {
     stop.abort()
-    throw sessionNotFound()
+    throw error
   }
-  return toldLive('happening', happenings, options, stop)
 }
 
 function toldLive(

@@ -1,7 +1,9 @@
 import { createHash } from 'node:crypto'
+import { getEventListeners } from 'node:events'
 import { setImmediate } from 'node:timers/promises'
 import { afterAll, describe, expect, it, onTestFinished } from 'vitest'
 import { createNodeServer } from '../../../haproxy-compat/serve-node.ts'
+import { storeAway } from '../../../mcp/errors.ts'
 import { createAdmin } from '../../../mcp/http/admin.ts'
 import { operators } from '../../../mcp/http/auth.ts'
 import type { Operator, Overview } from '../../../mcp/operator.ts'
@@ -266,6 +268,16 @@ const options = {
   keepAliveMs: 1e9,
   addressOf: () => '127.0.0.1',
 }
+
+it.each(['live', 'sessions/x/events'])('who cannot be told %s leaves no trace', async (path) => {
+  const stopping = new AbortController()
+  const away = (): Promise<never> => Promise.reject(storeAway('away'))
+  const operator = { ...nothing, overview: away, follow: away }
+  const app = createAdmin({ ...options, operator, stopping: stopping.signal })
+  const { status } = await app.fetch(new Request(`http://localhost/admin/${path}`))
+  expect(status).toBe(503)
+  expect(getEventListeners(stopping.signal, 'abort')).toEqual([])
+})
 
 it('who reads nothing misses overviews, and none is kept for them', async () => {
   const timers = new Set<() => void>()
