@@ -75,7 +75,9 @@ export function refused({ body, status }: Refused): Refusal {
 }
 
 function whyOf(body: string): string {
-  return String(JSON.parse(body)?.error?.data?.type)
+  const { error } = JSON.parse(body)
+  // One of the SDK's has a code alone.
+  return String(error?.data?.type ?? error?.code)
 }
 
 /** What a stream ends with that is cut. Node's server prints it: where that was, it need not say. */

@@ -16,7 +16,9 @@ export async function openSession(
     const runtime = new SessionRuntime(options)
     const outcome = await runtime.begin(request, post)
     meter?.(measuredCall(request, [], outcome, clock.now() - startedAt))
-    return { kind: 'opened', runtime, body: JSON.stringify(respond(request.id, outcome)) }
+    const body = JSON.stringify(respond(request.id, outcome))
+    if ('error' in outcome) return { kind: 'refused', status: 200, body }
+    return { kind: 'opened', runtime, body }
   } catch (error) {
     return refusalOf(error, options.log)
   }

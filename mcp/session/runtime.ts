@@ -101,12 +101,14 @@ export class SessionRuntime {
     return this.#session.record
   }
 
+  /** Begins the session, unless what it answers is an error. */
   async begin(
     request: InitializeMessage,
     { principal, source }: Pick<Post, 'principal' | 'source'>,
   ): Promise<RpcOutcome> {
     const initialize = asSpoken(request.params) as JsonObject
     const outcome = await this.#runs.begin(initialize)
+    if ('error' in outcome) return outcome
     const standalone = createStreamId()
     await this.#session.begin({ principal, source, initialize, standalone })
     const { name, version } = request.params.clientInfo

@@ -60,6 +60,30 @@ describe('a server that is written for the SDK', () => {
     })
   })
 
+  it('begins no session that it refuses', async () => {
+    const refuse = (): never => {
+      throw new Error('Not you')
+    }
+    const commits: unknown[] = []
+    const store = createLocalStore({})
+    const commit: SessionStore['commit'] = (id, one) => {
+      commits.push(one)
+      return store.commit(id, one)
+    }
+    const { fetch, events } = createLocalApp({
+      store: { ...store, commit },
+      pack: {
+        ...existing(),
+        extend: ({ server }) => server.setRequestHandler('initialize', refuse),
+      },
+    })
+    const response = await fetch(post(JSON.stringify(initialize)))
+    expect([response.status, response.headers.get('mcp-session-id')]).toEqual([200, null])
+    expect(await response.json()).toMatchObject({ id: 0, error: { message: 'Not you' } })
+    expect(commits).toEqual([])
+    expect(events).toEqual([{ event: 'request_refused', why: '-32603', from: undefined }])
+  })
+
   it('runs a call once that is sent again under its key', async () => {
     const runs: string[] = []
     const { fetch } = createLocalApp({ pack: existing((word) => runs.push(word)) })
