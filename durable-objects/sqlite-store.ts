@@ -1,4 +1,4 @@
-import { ServerError } from '../mcp/errors.ts'
+import { stateTooLarge } from '../mcp/errors.ts'
 import type { SessionId, StreamId } from '../mcp/session/ids.ts'
 import {
   applyCommit,
@@ -214,7 +214,7 @@ class SqliteStore implements ObjectStore {
 
   #put(rows: readonly { key: string; text: string }[]): void {
     if (rows.some(({ text }) => text.length > MAX_ROW_CHARS)) {
-      throw new ServerError('state_too_large', 'Cannot commit: the session holds too much')
+      throw stateTooLarge()
     }
     const put = (): void => {
       for (const { key, text } of rows) this.#kv.put(key, text)

@@ -2,6 +2,7 @@ import * as z from 'zod'
 import { ServerError, storeAway } from '../mcp/errors.ts'
 import type { Principal, SessionId, StreamId } from '../mcp/session/ids.ts'
 import {
+  checkState,
   parseBegin,
   parseEntry,
   parseReply,
@@ -101,11 +102,14 @@ export function createRedisStore(redis: RedisScripts, options: RedisStoreOptions
 function pack(
   { begin, change, settings, reply, append = [] }: Commit,
   now: number,
-  { ttlMs, replyRetentionMs, maxRepliesPerSession }: RedisStoreOptions,
+  limits: RedisStoreOptions,
 ): string[] {
+  const { ttlMs, replyRetentionMs, maxRepliesPerSession } = limits
   const text = (value: unknown): string => (value === undefined ? '' : JSON.stringify(value))
+  const state = text(change?.state)
+  checkState(state, limits)
   const args = [ttlMs, now, now + replyRetentionMs].map(String)
-  args.push(begin ? packBegin(begin) : '', text(change?.from), text(change?.state), text(settings))
+  args.push(begin ? packBegin(begin) : '', text(change?.from), state, text(settings))
   if (reply === undefined) args.push('', '', '', '')
   else {
     const { key: _, attempt, ...rest } = reply

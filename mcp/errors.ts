@@ -83,6 +83,10 @@ export function tooLarge(maxBytes: number): ServerError {
   return new ServerError('body_too_large', `Cannot read body: it is larger than ${maxBytes} bytes`)
 }
 
+export function stateTooLarge(): ServerError {
+  return new ServerError('state_too_large', 'Cannot commit: the session holds too much')
+}
+
 export function tooManyStreams(): ServerError {
   return new ServerError('too_many_streams', 'Cannot follow stream: the session has too many open')
 }

@@ -18,6 +18,8 @@ export const LIMITS = {
   maxStreamsPerSession: 320,
   /** Resources it is subscribed to, each by a URI of up to 2,048 characters. */
   maxSubscriptions: 64,
+  /** Of its state, as JSON; past it the call fails with `state_too_large`. */
+  maxStateChars: 1_000_000,
   /** Replies kept; past it the oldest go first. */
   maxRepliesPerSession: 1024,
 

@@ -1,4 +1,5 @@
 import * as z from 'zod'
+import { stateTooLarge } from '../errors.ts'
 import type { Commit, CommitOutcome, Entry, Reply, SessionRecord, Settings } from './store.ts'
 import { parseStreamId, type Principal, type StreamId } from './ids.ts'
 import { freeze, type JsonObject, type SessionState } from './state.ts'
@@ -19,9 +20,11 @@ export interface RecordLimits {
    */
   readonly replyRetentionMs: number
   readonly maxRepliesPerSession: number
+  /** Of the state as JSON; unset: no limit. */
+  readonly maxStateChars?: number
 }
 
-/** The rules of a commit, for stores that hold the whole session in one place. Pure. */
+/** The rules of a commit, for stores that hold the whole session in one place. Pure. Throws `state_too_large`. */
 export function applyCommit(
   stored: StoredSession | undefined,
   commit: Commit,
@@ -37,6 +40,9 @@ export function applyCommit(
   const { change } = commit
   if (change !== undefined && change.from !== base.version) return { outcome: { kind: 'conflict' } }
 
+  if (change !== undefined && change.state !== base.state) {
+    checkState(JSON.stringify(change.state), limits)
+  }
   const version = change === undefined ? base.version : change.from + 1
   const session = {
     ...base,
@@ -47,6 +53,11 @@ export function applyCommit(
     replies: nextReplies(base.replies, commit, now, limits),
   }
   return { outcome: { kind: 'committed', version }, session }
+}
+
+/** Throws `state_too_large` for a state that takes more as JSON, which `text` is. */
+export function checkState(text: string, { maxStateChars = Infinity }: RecordLimits): void {
+  if (text.length > maxStateChars) throw stateTooLarge()
 }
 
 /** Whether a session may be shown to `owner`, if one is unnamed. */

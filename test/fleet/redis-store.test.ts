@@ -184,6 +184,16 @@ it('has one record for all that a router sends one after the other, and keeps it
   expect(await redis.exists(`mcp:{${id}}:ages`)).toBe(0)
 })
 
+it('refuses state of more characters than there may be, and changes nothing', async () => {
+  const id = randomText(9) as SessionId
+  const store = createRedisStore(redis, { ...LIMITS, now: Date.now, maxStateChars: 8 })
+  await store.commit(id, { begin })
+  await store.commit(id, { change: { from: 0, state: { a: 22 } } })
+  const more = store.commit(id, { change: { from: 1, state: { a: 333 } } })
+  await expect(more).rejects.toMatchObject({ code: 'state_too_large' })
+  expect((await store.load(id))?.record).toMatchObject({ version: 1, state: { a: 22 } })
+})
+
 it('refuses what a router has sent before it sent more, and changes nothing', async () => {
   const id = randomText(9) as SessionId
   const store = storeAt(Date.now)

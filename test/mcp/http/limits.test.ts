@@ -178,6 +178,17 @@ describe('what one session may do at once', () => {
     expect(statuses).toEqual([200, 200, 200, 429, 200])
   })
 
+  it('state of so many characters, and not one more', async () => {
+    const { fetch, session } = await start({ maxStateChars: '{"added":9}'.length })
+    for (let n = 0; n < 9; n++) await callTool(fetch, session, 'add')
+    for (const how of ['add', 'wait']) {
+      pack.open()
+      const { error } = await rpc(fetch, session, toolCall(how))
+      expect(error?.data?.type).toBe('state_too_large')
+    }
+    expect(await addedTo(fetch, session)).toBe(9)
+  })
+
   it('keeps so many replies, the newest', async () => {
     const { fetch, session } = await start({ maxRepliesPerSession: 2 })
     const keyed = (key: string) =>
