@@ -59,6 +59,8 @@ export async function serveNode(options: NodeServerOptions): Promise<void> {
       server.close().then(() => process.exit(0), fail)
     })
   }
+  // What a tool starts and does not look at is no reason to end the calls of others.
+  process.on('unhandledRejection', (error) => console.error('Nobody handled:', error))
   server = await createNodeServer(options).catch(fail)
   console.log(`Holdfast ${server.instance} serves ${server.url}`)
   // Node does so when it exits, which one that is killed does not.

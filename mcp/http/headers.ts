@@ -21,7 +21,10 @@ export function checkCaller(request: Request, allowed: AllowList): void {
   const host = request.headers.get('host') ?? target
   const named = host === target ? [host] : [host, target]
   if (!named.every((name) => isAllowedHost(name, allowed.hosts))) {
-    throw new ServerError('host_forbidden', 'Cannot serve request: its Host is none of ALLOWED_HOSTS')
+    throw new ServerError(
+      'host_forbidden',
+      'Cannot serve request: its Host is none of ALLOWED_HOSTS',
+    )
   }
   const origin = request.headers.get('origin')
   if (origin === null || allowed.origins.includes(origin)) return

@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vites
 import { createNodeServer } from '../../haproxy-compat/serve-node.ts'
 import { createSessionIds } from '../../haproxy-compat/session-ids.ts'
 import { tools } from '../../mcp/tools/index.ts'
+import { fetchFrom } from '../support/fleet.ts'
 import { spawnNode, startNode } from '../support/node.ts'
 import { freePort } from '../support/ports.ts'
 import {
@@ -68,6 +69,20 @@ describe('one Node instance', () => {
     const events = await collect(stream)
     expect(events.at(-1)?.data).toContain('"items_processed":1')
     expect(await stopped).toBe(0)
+  })
+
+  it('lives on, and says so, when nobody handles a rejection', async () => {
+    const instance = spawnNode({}, 'test/fleet/careless-server.ts')
+    const url = await instance.url
+    onTestFinished(async () => void (await instance.kill('SIGKILL')))
+    const careless = fetchFrom(`${url}/mcp`)
+    const session = await openSession(careless)
+    expect(await callTool(careless, session, 'leave')).toEqual({})
+    await until(
+      async () => instance.output(),
+      (text) => text.includes('Nobody handled: Error: Nobody looks at this'),
+    )
+    expect(await callTool(careless, session, 'leave')).toEqual({})
   })
 
   it('says which settings it can not use', async () => {
