@@ -233,7 +233,7 @@ async function follow(
   id: SessionId,
   principal: Principal,
   { lastEventId, replyAs }: { lastEventId?: string; replyAs?: RequestId },
-  { router, limits, ...options }: AppOptions,
+  { router, limits, clock, retryMs, keepAliveMs }: AppOptions,
 ): Promise<Response> {
   const stop = new AbortController()
   const request = { ...(lastEventId !== undefined && { lastEventId }), signal: stop.signal }
@@ -242,7 +242,10 @@ async function follow(
     case 'following': {
       const events = replyAs === undefined ? following.events : renamed(following.events, replyAs)
       const headers = { 'mcp-session-id': id }
-      return streamResponse({ ...following, events }, { ...options, ...limits, headers }, stop)
+      const { maxBufferedBytes } = limits
+      // No more than it needs: it is kept for as long as the stream is open.
+      const options = { clock, retryMs, keepAliveMs, maxBufferedBytes, headers }
+      return streamResponse({ ...following, events }, options, stop)
     }
     case 'refused':
       throw refused(following)
