@@ -42,12 +42,8 @@ const schema = z.object({
 })
 
 /** What is read of `fleet.json`. */
-const known = z.object({
-  pid: z.number(),
-  haproxy: z.object({ pid: z.number().nullable() }),
-  redis: z.object({ url: z.string(), pid: z.number().nullable() }),
-  instances: z.array(z.object({ pid: z.number().nullable() })),
-})
+const part = z.object({ url: z.string(), pid: z.number().nullable() })
+const known = z.object({ pid: z.number(), haproxy: part, redis: part, instances: z.array(part) })
 
 try {
   await run(parseSettings(schema, process.env))
@@ -252,14 +248,28 @@ function readSecret(file: string): string {
 async function requireUnused(folder: string): Promise<void> {
   const file = join(folder, 'fleet.json')
   if (!existsSync(file)) return
-  const { pid, haproxy, redis, instances } = known.parse(JSON.parse(readFileSync(file, 'utf8')))
+  const { data } = known.safeParse(parseOrNot(readFileSync(file, 'utf8')))
+  if (data === undefined) {
+    throw new Error(`Cannot start fleet: ${file} is not to be read (remove it if none runs there)`)
+  }
+  const { pid, haproxy, redis, instances } = data
+  const parts = [haproxy, ...instances, redis]
+  const taken = await Promise.all(parts.map(({ url }) => isTaken(Number(new URL(url).port))))
   // What was killed with its machine has left the file alone: other processes may have its numbers by now.
-  if (!(await isTaken(Number(new URL(redis.url).port)))) return
-  const left = [haproxy, ...instances, redis].map((part) => part.pid)
-  const living = (isAlive(pid) ? [pid] : left).filter((one) => one !== null && isAlive(one))
+  if (!taken.includes(true)) return
+  const pids = isAlive(pid) ? [pid] : parts.map((one) => one.pid)
+  const living = pids.filter((one) => one !== null && isAlive(one))
   if (living.length === 0) return
   const what = `stop it (kill ${living.join(' ')}), or set FLEET_DIR and FLEET_PORT_BASE for another`
   throw new Error(`Cannot start fleet: one runs in ${folder}: ${what}`)
+}
+
+function parseOrNot(json: string): unknown {
+  try {
+    return JSON.parse(json)
+  } catch {
+    return undefined
+  }
 }
 
 function isAlive(pid: number): boolean {

@@ -29,6 +29,24 @@ describe('a fleet that can not start', () => {
     expect(fleet.map()).toEqual(map)
   })
 
+  it('is not kept from it by the file of one whose machine has gone', async () => {
+    const folder = newFolder()
+    const base = await freeBase(OFFSETS)
+    const one = (port: number) => ({ url: `http://localhost:${port}`, pid: process.pid })
+    const [haproxy, redis] = [one(base + 80), one(base + 5)]
+    const map = { pid: process.pid, haproxy, redis, instances: [one(base + 1)] }
+    writeFileSync(join(folder, 'fleet.json'), JSON.stringify(map))
+    const fleet = await startFleet({ FLEET_DIR: folder, FLEET_PORT_BASE: String(base) })
+    expect(await fleet.stop()).toBe(0)
+  })
+
+  it.each(['{', '{}'])('says that it can not read what is there: %s', async (json) => {
+    const folder = newFolder()
+    writeFileSync(join(folder, 'fleet.json'), json)
+    const said = await refusal({ FLEET_DIR: folder })
+    expect(said).toMatch(/^Cannot start fleet: .*fleet.json is not to be read.*\n$/)
+  })
+
   it('names what a killed one has left, and goes on where that is stopped', async () => {
     const { fleet, base } = await begin()
     const env = { FLEET_PORT_BASE: String(base), FLEET_DIR: fleet.folder }
