@@ -63,7 +63,7 @@ type Stop = { readonly kind: 'asks' } | { readonly kind: 'answered'; readonly re
 
 const OVER = new Error('Cannot go on: this round of the call is over')
 // It comes back with each answer, so it had better be short.
-const MAX_STATE_CHARS = 64 * 1024
+const MAX_ROUND_CHARS = 64 * 1024
 
 /**
  * Runs a tool for one request of the stateless revision: to its end, or to what only the client can
@@ -344,8 +344,8 @@ export class Round implements Operator {
     const { call, round } = this.#request.before
     const asked = Object.fromEntries(this.#asked)
     const state = { call, round: round + 1, did: [...this.#did], asked }
-    if (JSON.stringify(state).length <= MAX_STATE_CHARS) return state
-    const bound = `${MAX_STATE_CHARS} characters`
+    if (JSON.stringify(state).length <= MAX_ROUND_CHARS) return state
+    const bound = `${MAX_ROUND_CHARS} characters`
     throw new ServerError('journal_full', `Cannot ask: the call has recorded over ${bound}`)
   }
 
