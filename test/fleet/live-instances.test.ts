@@ -22,7 +22,20 @@ it('while no instance is ready HAProxy asks the one that lives, and none that is
   const asked = { requests: 0, failures: 0 }
   expect(await ready()).toMatchObject([asked, asked, asked])
   expect(await alive()).toMatchObject([asked, asked, { ...asked, requests: REQUESTS }])
-  expect(await servers('mcp_knock')()).toMatchObject([asked, asked, asked])
+})
+
+it('while none lives a request waits for the first that starts, whichever it is', async () => {
+  const starts = await refused()
+  const { url, servers, waiting } = await startHaproxy([await refused(), await refused(), starts])
+  for (const backend of ['mcp', 'mcp_live']) {
+    await until(servers(backend), (all) => all.every(({ status }) => status === 'DOWN'))
+  }
+  const answers = Promise.all(
+    Array.from({ length: REQUESTS }, async () => (await fetch(url)).text()),
+  )
+  await until(waiting, (count) => count === REQUESTS)
+  await live(starts)
+  expect(new Set(await answers)).toEqual(new Set(['live']))
 })
 
 /** Nobody listens there. */
@@ -37,17 +50,17 @@ function silent(): Promise<string> {
 }
 
 /** It runs and does not reach its store. */
-function live(): Promise<string> {
-  return listen(
-    createServer((request, response) => {
-      response.statusCode = request.url === '/ready' ? 503 : 200
-      response.end('live')
-    }),
-  )
+function live(address?: string): Promise<string> {
+  const server = createServer((request, response) => {
+    response.statusCode = request.url === '/ready' ? 503 : 200
+    response.end('live')
+  })
+  return listen(server, address)
 }
 
-async function listen(server: Server): Promise<string> {
-  server.listen(0, '127.0.0.1')
+async function listen(server: Server, address = '127.0.0.1:0'): Promise<string> {
+  const [host, port] = address.split(':')
+  server.listen(Number(port), host)
   await once(server, 'listening')
   onTestFinished(() => void server.close())
   return `127.0.0.1:${(server.address() as AddressInfo).port}`
@@ -90,21 +103,27 @@ async function startHaproxy(instances: readonly string[]) {
     url: `http://127.0.0.1:${http}/mcp`,
     /** The instances as one backend sees them. */
     servers: (backend: string) => async () => parseServers(await csv(), backend),
+    /** How many requests wait for an instance that lives. */
+    waiting: async () => Number(valuesOf(await csv(), 'mcp_live,BACKEND,')[0]?.('scur')),
   }
 }
 
 function parseServers(csv: string, backend: string): ServerStat[] {
+  return valuesOf(csv, `${backend},mcp-server-`).map((value) => {
+    const failures = ['econ', 'eresp', 'wretr', 'wredis'].map((name) => Number(value(name)))
+    return {
+      status: value('status'),
+      requests: Number(value('stot')),
+      failures: failures.reduce((sum, count) => sum + count, 0),
+    }
+  })
+}
+
+/** The columns by their names, of all lines that begin so. */
+function valuesOf(csv: string, begin: string): ((name: string) => string)[] {
   const [head = '', ...lines] = csv.trim().split('\n')
   const names = head.replace('# ', '').split(',')
   return lines
-    .filter((line) => line.startsWith(`${backend},mcp-server-`))
-    .map((line) => {
-      const value = (name: string): string => line.split(',')[names.indexOf(name)] ?? ''
-      const failures = ['econ', 'eresp', 'wretr', 'wredis'].map((name) => Number(value(name)))
-      return {
-        status: value('status'),
-        requests: Number(value('stot')),
-        failures: failures.reduce((sum, count) => sum + count, 0),
-      }
-    })
+    .filter((line) => line.startsWith(begin))
+    .map((line) => (name) => line.split(',')[names.indexOf(name)] ?? '')
 }
