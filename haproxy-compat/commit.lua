@@ -17,6 +17,12 @@ local function last(stream)
   return tonumber(call('HGET', session, 'last:' .. stream) or '0')
 end
 
+-- A use: both keys live on, and end together. (To Redis 7.0 it is later with each command.)
+local function live_on()
+  call('PEXPIRE', session, ARGV[1])
+  call('PEXPIREAT', ages, call('PEXPIRETIME', session))
+end
+
 local appends = {}
 local at = 13
 while ARGV[at] do
@@ -43,8 +49,7 @@ if known then
     -- Its router has gone on since: the reply could reach nobody.
     if ahead > 0 then return { 'conflict' } end
     -- A use, and a write: who waits for replicas on this connection waits for the record, too.
-    call('PEXPIRE', session, ARGV[1])
-    call('PEXPIRE', ages, ARGV[1])
+    live_on()
     return { 'answered', known }
   end
 end
@@ -111,6 +116,5 @@ if (version + grown) % 16 == 0 then
   local over = call('ZCARD', ages) - ARGV[12]
   if over > 0 then forget('(+inf', math.min(over, 64)) end
 end
-call('PEXPIRE', session, ARGV[1])
-call('PEXPIRE', ages, ARGV[1])
+live_on()
 return { 'committed', version }

@@ -8,5 +8,5 @@ if ARGV[3] ~= '' then
   if not begin or string.sub(begin, 1, #ARGV[3]) ~= ARGV[3] then return nil end
 end
 if redis.call('PEXPIRE', KEYS[1], ARGV[1]) == 0 then return nil end
-redis.call('PEXPIRE', KEYS[2], ARGV[1])
+redis.call('PEXPIREAT', KEYS[2], redis.call('PEXPIRETIME', KEYS[1]))
 return redis.call('HMGET', KEYS[1], 'begin', 'settings', 'state', 'version', ARGV[2])
