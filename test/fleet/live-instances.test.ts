@@ -38,6 +38,17 @@ it('while none lives a request waits for the first that starts, whichever it is'
   expect(new Set(await answers)).toEqual(new Set(['live']))
 })
 
+it('while none lives a request finds the one that is only too busy to say so', async () => {
+  const { url, servers } = await startHaproxy([await refused(), await busy(), await refused()])
+  for (const backend of ['mcp', 'mcp_live']) {
+    await until(servers(backend), (all) => all.every(({ status }) => status === 'DOWN'))
+  }
+  const answers = Promise.all(
+    Array.from({ length: REQUESTS }, async () => (await fetch(url)).text()),
+  )
+  expect(new Set(await answers)).toEqual(new Set(['live']))
+})
+
 /** Nobody listens there. */
 async function refused(): Promise<string> {
   return `127.0.0.1:${await freePort()}`
@@ -51,8 +62,17 @@ function silent(): Promise<string> {
 
 /** It runs and does not reach its store. */
 function live(address?: string): Promise<string> {
+  return unready(['/ready'], address)
+}
+
+/** It fails all its checks. */
+function busy(): Promise<string> {
+  return unready(['/ready', '/live'])
+}
+
+function unready(failing: readonly string[], address?: string): Promise<string> {
   const server = createServer((request, response) => {
-    response.statusCode = request.url === '/ready' ? 503 : 200
+    response.statusCode = failing.includes(request.url ?? '') ? 503 : 200
     response.end('live')
   })
   return listen(server, address)
