@@ -18,8 +18,7 @@ describe('haproxy.cfg', () => {
   it('is accepted without a warning', async () => {
     requireProgram('haproxy')
     const env = { ...process.env, ...SERVERS }
-    const { stdout, stderr } = await promisify(execFile)('haproxy', ['-c', '-f', FILE], { env })
-    expect(stdout).toContain('Configuration file is valid')
+    const { stderr } = await promisify(execFile)('haproxy', ['-c', '-f', FILE], { env })
     expect(stderr).not.toMatch(/WARNING|ALERT/)
   })
 
