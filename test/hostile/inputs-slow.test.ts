@@ -10,7 +10,7 @@ import { START, TOPOLOGIES, type TopologyName } from './topologies.ts'
 const SOCKETS = 500
 const BYTE_EVERY_MS = 1000
 const CANARY_CALLS = 100
-const ROUNDS = 3
+const ROUNDS = 5
 const CANARY_MS = 250
 
 interface SlowRow {

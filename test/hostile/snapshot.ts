@@ -10,7 +10,7 @@ export interface Scene extends Topology {
 
 const SECRET_NOTE = 'what nobody else may read'
 const CANARY_MS = 250
-const TRIES = 3
+const TRIES = 10
 
 export async function setScene(topology: Topology): Promise<Scene> {
   const { fetch } = topology
