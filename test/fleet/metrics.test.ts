@@ -121,13 +121,12 @@ describe('Prometheus', () => {
 
   it('sees streams open and close', async () => {
     const session = await openSession(counted)
-    const leave = new AbortController()
     const headers = { 'mcp-session-id': session, accept: 'text/event-stream' }
-    const stream = await fetch(new Request(fleet.url, { headers, signal: leave.signal }))
+    const stream = await fetch(fleet.url, { headers })
     expect(stream.status).toBe(200)
     const open = (): Promise<number> => prometheus.ask('sum(holdfast_streams_open)')
     await until(open, (number) => number === 1)
-    leave.abort()
+    await stream.body?.cancel()
     await until(open, (number) => number === 0)
   })
 
