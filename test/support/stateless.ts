@@ -40,7 +40,11 @@ export function ask(method: string, params: object = {}, more: Ask = {}): Reques
     ...(idempotencyKey !== undefined && { 'idempotency-key': idempotencyKey }),
     ...more.headers,
   })
-  return signal === undefined ? request : new Request(request, { signal })
+  if (signal === undefined) return request
+  const aborted = new Request(request, { signal })
+  // Its own signal follows this one only for as long as somebody holds the request.
+  signal.addEventListener('abort', () => aborted.signal.aborted)
+  return aborted
 }
 
 /** A tool call; its session is the argument `session`. */
