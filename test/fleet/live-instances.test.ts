@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
-import { createServer } from 'node:http'
+import { createServer, type ServerResponse } from 'node:http'
 import { createServer as createSilentServer, type AddressInfo, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -26,28 +26,31 @@ it('while no instance is ready HAProxy asks the one that lives, and none that is
 
 it('while none lives a request waits for the first that starts, whichever it is', async () => {
   const starts = await refused()
-  const { url, servers, waiting } = await startHaproxy([await refused(), await refused(), starts])
-  for (const backend of ['mcp', 'mcp_live']) {
-    await until(servers(backend), (all) => all.every(({ status }) => status === 'DOWN'))
-  }
-  const answers = Promise.all(
-    Array.from({ length: REQUESTS }, async () => (await fetch(url)).text()),
-  )
-  await until(waiting, (count) => count === REQUESTS)
+  const haproxy = await startHaproxy([await refused(), await refused(), starts])
+  await noneLives(haproxy)
+  const answers = askAll(haproxy)
+  await until(haproxy.waiting, (count) => count === REQUESTS)
   await live(starts)
   expect(new Set(await answers)).toEqual(new Set(['live']))
 })
 
 it('while none lives a request finds the one that is only too busy to say so', async () => {
-  const { url, servers } = await startHaproxy([await refused(), await busy(), await refused()])
+  const haproxy = await startHaproxy([await refused(), await busy(), await refused()])
+  await noneLives(haproxy)
+  expect(new Set(await askAll(haproxy))).toEqual(new Set(['live']))
+})
+
+type Haproxy = Awaited<ReturnType<typeof startHaproxy>>
+
+async function noneLives({ servers }: Haproxy): Promise<void> {
   for (const backend of ['mcp', 'mcp_live']) {
     await until(servers(backend), (all) => all.every(({ status }) => status === 'DOWN'))
   }
-  const answers = Promise.all(
-    Array.from({ length: REQUESTS }, async () => (await fetch(url)).text()),
-  )
-  expect(new Set(await answers)).toEqual(new Set(['live']))
-})
+}
+
+function askAll({ url }: Haproxy): Promise<string[]> {
+  return Promise.all(Array.from({ length: REQUESTS }, async () => (await fetch(url)).text()))
+}
 
 /** Nobody listens there. */
 async function refused(): Promise<string> {
@@ -62,20 +65,22 @@ function silent(): Promise<string> {
 
 /** It runs and does not reach its store. */
 function live(address?: string): Promise<string> {
-  return unready(['/ready'], address)
-}
-
-/** It fails all its checks. */
-function busy(): Promise<string> {
-  return unready(['/ready', '/live'])
-}
-
-function unready(failing: readonly string[], address?: string): Promise<string> {
   const server = createServer((request, response) => {
-    response.statusCode = failing.includes(request.url ?? '') ? 503 : 200
+    response.statusCode = request.url === '/ready' ? 503 : 200
     response.end('live')
   })
   return listen(server, address)
+}
+
+/** It fails all its checks, and answers none of the requests before all of them are there. */
+function busy(): Promise<string> {
+  const waiting: ServerResponse[] = []
+  const server = createServer((request, response) => {
+    if (request.url !== '/mcp') return response.writeHead(503).end()
+    if (waiting.push(response) === REQUESTS) for (const one of waiting) one.end('live')
+    return response
+  })
+  return listen(server)
 }
 
 async function listen(server: Server, address = '127.0.0.1:0'): Promise<string> {

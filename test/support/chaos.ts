@@ -132,12 +132,10 @@ export async function streamingLoad(
   const load = { over: false }
   const connected = await Promise.all(Array.from({ length: count }, () => connect(url)))
   const running = connected.map(async ({ client, logs }) => {
-    let fault: string | undefined
-    // A client that is closed, as when the test has failed, would fail on and on without a pause.
-    while (!load.over && fault === undefined) {
+    while (!load.over) {
       const heard = logs.length
       const call = client.callTool({ name: 'analyze_data', arguments: { num_items: 3 } })
-      fault = await call.then(
+      const fault = await call.then(
         () => {
           const texts = logs.slice(heard).map(([, text]) => text)
           const right = texts.length === ANALYSIS.length
@@ -147,8 +145,11 @@ export async function streamingLoad(
         },
         (error) => textOf(error),
       )
+      if (fault === undefined) continue
+      faults.push(fault)
+      // A client that is closed, as when the test has failed, would fail on and on without a pause.
+      break
     }
-    if (fault !== undefined) faults.push(fault)
     await client.close()
   })
   return {

@@ -41,10 +41,10 @@ export function ask(method: string, params: object = {}, more: Ask = {}): Reques
     ...more.headers,
   })
   if (signal === undefined) return request
-  const aborted = new Request(request, { signal })
+  const heeding = new Request(request, { signal })
   // Its own signal follows this one only for as long as somebody holds the request.
-  signal.addEventListener('abort', () => aborted.signal.aborted)
-  return aborted
+  signal.addEventListener('abort', () => heeding.signal.aborted)
+  return heeding
 }
 
 /** A tool call; its session is the argument `session`. */
